@@ -1,0 +1,195 @@
+"""What `check_audio` returns: clips of any kind, read when they are asked for."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from joblib import effective_n_jobs
+from sklearn.utils.parallel import Parallel, delayed
+
+from ..exceptions import AudioReadError, AudioReadWarning
+from ._read import read_sampling_rate, read_waveform, resample
+
+
+class AudioClips(Sequence):
+    """Clips that have passed `check_audio`, read when they are asked for.
+
+    ``clips[i]`` is the waveform of clip i: mono, float32, at `sampling_rate`.
+
+    Parameters
+    ----------
+    items : sequence of str or of ndarray of shape (n_samples,)
+        Paths, or waveforms.
+    input_sampling_rate : float or None
+        Rate of the waveforms in `items`, in Hz; files know their own.
+    sampling_rate : float or None
+        Rate of the clips given out, in Hz; ``None`` keeps the files' own.
+    channel : "mean" or int
+        What to take of files with several channels.
+
+    Attributes
+    ----------
+    is_files : bool
+        Whether the clips are files.
+    """
+
+    def __init__(self, items, *, input_sampling_rate, sampling_rate, channel):
+        self.items = items
+        self.input_sampling_rate = input_sampling_rate
+        self.sampling_rate = sampling_rate
+        self.channel = channel
+        self.is_files = isinstance(items[0], str)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        item = self.items[index]
+        if self.is_files:
+            return read_waveform(
+                item, sampling_rate=self.sampling_rate, channel=self.channel
+            )[0]
+        waveform = np.ascontiguousarray(item, dtype=np.float32)
+        if self.sampling_rate is None:
+            return waveform
+        return resample(waveform, self.input_sampling_rate, self.sampling_rate)
+
+    def common_sampling_rate(self):
+        """Return the rate of the clips given out, which must be one for all.
+
+        Returns
+        -------
+        float
+            Rate in Hz.
+
+        Raises
+        ------
+        ValueError
+            If the clips are files of several rates and none was asked for.
+        AudioReadError
+            If no file can be opened. Single bad files are left for the reading.
+        """
+        if self.sampling_rate is not None:
+            return self.sampling_rate
+        if not self.is_files:
+            return self.input_sampling_rate
+        rates, failure = {}, None
+        for path in self.items:
+            try:
+                rates.setdefault(read_sampling_rate(path), []).append(path)
+            except AudioReadError as error:
+                failure = failure or error
+        if not rates:
+            raise failure
+        if len(rates) > 1:
+            listing = ", ".join(
+                f"{rate} Hz ({len(paths)} files, such as {paths[0]})"
+                for rate, paths in sorted(rates.items())
+            )
+            raise ValueError(
+                f"sampling_rate=None needs files of one rate, and these have {listing}:"
+                " set sampling_rate to the rate to work at"
+            )
+        return next(iter(rates))
+
+    def name(self, index):
+        """Return what to call clip `index` in a message: its path, or ``X[i]``."""
+        return self.items[index] if self.is_files else f"X[{index}]"
+
+    def map(self, function, *, n_jobs=None, on_error="raise", verbose=False):
+        """Apply a function to every clip and put the rows together.
+
+        Clips are read and worked on in threads, a few at a time, so that memory is
+        bounded by the result.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(waveform)`` gives an array of the same number of dimensions
+            for every clip. A ValueError it raises is told with the clip's name.
+        n_jobs : int, default=None
+            Number of threads, in joblib's sense: ``None`` is 1, -1 all cores.
+        on_error : {"raise", "skip"}, default="raise"
+            What to do with a clip that can't be read or worked on. With
+            ``"skip"`` its row is NaN and one warning at the end names them all.
+        verbose : bool, default=False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        ndarray of shape (n_clips, ...)
+            The rows, or an object array of them where their shapes differ.
+
+        Raises
+        ------
+        AudioReadError
+            For the first bad clip, or with ``"skip"`` if every clip is bad.
+
+        Warns
+        -----
+        AudioReadWarning
+            If clips were skipped.
+        """
+
+        def attempt(index):
+            try:
+                return function(self[index])
+            except AudioReadError as error:
+                failure = error
+            except ValueError as error:
+                failure = AudioReadError(self.name(index), str(error))
+                failure.__cause__ = error
+            if on_error == "raise":
+                raise failure
+            return failure
+
+        n_threads = min(effective_n_jobs(n_jobs), len(self))
+        if n_threads == 1:
+            results = map(attempt, range(len(self)))
+        else:
+            results = Parallel(
+                n_jobs=n_threads, require="sharedmem", return_as="generator"
+            )(delayed(attempt)(index) for index in range(len(self)))
+        if verbose:
+            from tqdm import tqdm
+
+            results = tqdm(results, total=len(self), unit="clip")
+        return _collect(results, len(self))
+
+
+def _collect(results, n_rows):
+    """Put rows into one array, or into an object array once their shapes differ."""
+    rows, failures = None, {}
+    for index, result in enumerate(results):
+        if isinstance(result, AudioReadError):
+            failures[index] = result
+            continue
+        if rows is None:
+            rows = np.empty((n_rows, *result.shape), dtype=result.dtype)
+        if isinstance(rows, np.ndarray) and rows.shape[1:] != result.shape:
+            rows = list(rows)  # views: what has been computed is not copied
+        rows[index] = result
+    if failures:
+        _report(failures, n_rows)
+    if isinstance(rows, np.ndarray):
+        rows[list(failures)] = np.nan
+        return rows
+    ragged = np.empty(n_rows, dtype=object)
+    for index, row in enumerate(rows):
+        ragged[index] = np.full_like(row[:1], np.nan) if index in failures else row
+    return ragged
+
+
+def _report(failures, n_rows):
+    listing = "\n".join(f"  row {i}: {error}" for i, error in failures.items())
+    if len(failures) == n_rows:
+        first = next(iter(failures.values()))
+        raise AudioReadError(
+            first.path, f"{first.cause}; none of the {n_rows} clips can be used"
+        )
+    warnings.warn(
+        f"{len(failures)} of {n_rows} clips can't be used, their rows are NaN:\n"
+        + listing,
+        AudioReadWarning,
+        stacklevel=4,
+    )

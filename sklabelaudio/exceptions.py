@@ -1,0 +1,59 @@
+"""Errors and warnings a caller may want to catch."""
+
+
+class AudioReadError(ValueError):
+    """A sound file can't be read.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    cause : str
+        What is wrong with it, in words.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    cause : str
+        What is wrong with it, in words.
+    """
+
+    def __init__(self, path, cause):
+        # Both go to Exception.args, so that the error survives pickling when it
+        # is raised in a worker process.
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self):
+        return f"can't read {self.path!r}: {self.cause}"
+
+
+class AudioReadWarning(UserWarning):
+    """Some clips could not be read and their rows are NaN (``on_error="skip"``)."""
+
+
+class UnknownLabelError(ValueError):
+    """Labels without a vector: none of their words is known to the text model.
+
+    Parameters
+    ----------
+    labels : list of str
+        Every label that has no vector.
+    message : str
+        The whole message, with the mend.
+
+    Attributes
+    ----------
+    labels : list of str
+        Every label that has no vector.
+    """
+
+    def __init__(self, labels, message):
+        super().__init__(labels, message)
+        self.labels = labels
+        self.message = message
+
+    def __str__(self):
+        return self.message

@@ -1,0 +1,166 @@
+"""One waveform to one log-mel spectrogram, in blocks that stay in the cache."""
+
+import threading
+
+import numpy as np
+
+# A block of frames and its spectrum should stay in a core's second-level cache.
+_BLOCK_BYTES = 1_400_000
+# A mel band spans few FFT bins, so the mel product is taken for groups of bands
+# that are neighbours: at least this many, more while they span few bins.
+_BANDS_PER_GROUP = 8
+_BINS_PER_GROUP = 64
+
+# What stands before and behind a waveform x that is padded by n samples.
+_EDGES = {
+    "constant": lambda x, n: (0, 0),
+    "edge": lambda x, n: (x[0], x[-1]),
+    "reflect": lambda x, n: (x[n:0:-1], x[-2 : -n - 2 : -1]),
+    "symmetric": lambda x, n: (x[n - 1 :: -1], x[: -n - 1 : -1]),
+}
+
+
+class LogMelKernel:
+    """Frames, window, FFT, mel product and logarithm with settings made ready.
+
+    The result for a waveform depends on nothing but that waveform. Instances are
+    called by several threads at a time.
+
+    Parameters
+    ----------
+    window : ndarray of shape (n_fft,), float32
+        The window, padded to the FFT's length.
+    hop_length : int
+        Samples from one frame to the next.
+    mel_bank : ndarray of shape (n_mels, 1 + n_fft // 2), float32
+        Weights of the mel bands.
+    power : float
+        Exponent of the magnitude spectrum.
+    pad_mode : str or None
+        How to pad half a frame on both sides, in `numpy.pad`'s sense; ``None``
+        does not pad.
+    logarithm : callable
+        Called with a clip's mel spectrogram, which it overwrites.
+    """
+
+    def __init__(self, *, window, hop_length, mel_bank, power, pad_mode, logarithm):
+        import torch
+
+        self.n_fft = len(window)
+        self.hop_length = hop_length
+        self.n_mels = len(mel_bank)
+        self.power = power
+        self.pad_mode = pad_mode
+        self.logarithm = logarithm
+        self._window = torch.from_numpy(window)
+        # Squares of real and imaginary parts lie side by side and share a weight:
+        # the product adds them, which spares a pass over the spectrum.
+        self._interleaved = power == 2
+        self._groups = _group_bands(mel_bank, 2 if self._interleaved else 1)
+        self._columns = slice(
+            min(columns.start for columns, _, _ in self._groups),
+            max(columns.stop for columns, _, _ in self._groups),
+        )
+        frame_bytes = 4 * (self.n_fft + 2 * (self.n_fft // 2 + 1))
+        self._block = max(1, _BLOCK_BYTES // frame_bytes)
+        self._scratch = threading.local()
+
+    def n_frames(self, n_samples):
+        """Return the number of frames of so many samples."""
+        if self.pad_mode is not None:
+            n_samples += 2 * (self.n_fft // 2)
+        return 1 + (n_samples - self.n_fft) // self.hop_length
+
+    def __call__(self, waveform):
+        """Return the log-mel spectrogram, ``(n_frames, n_mels)``, float32."""
+        import torch
+
+        n_frames = self.n_frames(waveform.size)
+        signal = torch.from_numpy(self._pad(waveform))
+        frames = signal.unfold(0, self.n_fft, self.hop_length)
+        mel = np.empty((n_frames, self.n_mels), dtype=np.float32)
+        n_blocks = -(-n_frames // self._block)
+        edges = np.linspace(0, n_frames, n_blocks + 1).astype(int)
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            self._mel_block(frames[start:stop], mel[start:stop])
+        self.logarithm(mel)
+        return mel
+
+    def _pad(self, waveform):
+        """Copy the waveform to scratch memory, padded as `pad_mode` says."""
+        half = 0 if self.pad_mode is None else self.n_fft // 2
+        if half and waveform.size <= half:
+            return np.pad(waveform, half, mode=self.pad_mode)
+        signal = self._memory("signal", waveform.size + 2 * half)
+        signal[half : half + waveform.size] = waveform
+        if half:
+            signal[:half], signal[-half:] = _EDGES[self.pad_mode](waveform, half)
+        return signal
+
+    def _mel_block(self, frames, mel):
+        import torch
+
+        windowed = torch.from_numpy(self._memory("frames", frames.numel()))
+        windowed = windowed.view(len(frames), -1)
+        spectrum = torch.fft.rfft(torch.mul(frames, self._window, out=windowed))
+        if self._interleaved:
+            parts = torch.view_as_real(spectrum).view(len(frames), -1)
+            used = parts[:, self._columns]
+            torch.mul(used, used, out=used)
+            powers = parts.numpy()
+        else:
+            powers = np.abs(spectrum.numpy())
+            if self.power != 1:
+                np.power(powers, self.power, out=powers)
+        for columns, bands, weights in self._groups:
+            np.matmul(powers[:, columns], weights, out=mel[:, bands])
+
+    def _memory(self, name, size):
+        """Return scratch memory, ``(size,)``, float32, of the calling thread.
+
+        Allocating it anew for every clip costs more than the copy into it, and
+        keeps threads waiting for each other.
+        """
+        memory = getattr(self._scratch, name, None)
+        if memory is None or memory.size < size:
+            memory = np.empty(size, dtype=np.float32)
+            setattr(self._scratch, name, memory)
+        return memory[:size]
+
+
+def _group_bands(mel_bank, repeats):
+    """Split the mel product into products with the bands' non-zero columns.
+
+    Parameters
+    ----------
+    mel_bank : ndarray of shape (n_mels, n_bins)
+        Weights of the mel bands.
+    repeats : int
+        How many columns of the operand belong to one bin.
+
+    Returns
+    -------
+    list of (slice, slice, ndarray)
+        Columns of the operand, bands, and their weights ``(n_columns, n_bands)``.
+    """
+    used = [np.flatnonzero(band) for band in mel_bank]
+    groups, first = [], 0
+    while first < len(mel_bank):
+        last, low, high = first, len(mel_bank[0]), 0
+        while last < len(mel_bank):
+            new_low = min([low, *used[last][:1]])
+            new_high = max([high, *(used[last][-1:] + 1)])
+            if last - first >= _BANDS_PER_GROUP and new_high - new_low > _BINS_PER_GROUP:
+                break
+            low, high, last = new_low, new_high, last + 1
+        low = min(low, high)  # bands without a bin leave an empty product, which is 0
+        weights = np.repeat(mel_bank[first:last, low:high].T, repeats, axis=0)
+        groups.append(
+            (
+                slice(repeats * low, repeats * high),
+                slice(first, last),
+                np.ascontiguousarray(weights),
+            )
+        )
+        first = last
+    return groups
