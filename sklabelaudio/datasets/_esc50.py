@@ -99,8 +99,8 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
     Cross-validate on the official folds. Clips cut from one recording share its
     microphone, room and source and stand in the same fold; random splits put some on
     each side and report scores that new recordings don't reach. In ESC-50 a few
-    recordings do stand in two folds, mostly under two labels;
-    :class:`~sklearn.model_selection.GroupKFold` over `source` splits even these.
+    recordings do stand in two folds (234879 as hen and as rooster);
+    :class:`~sklearn.model_selection.GroupKFold` over `source` keeps even these whole.
 
     References
     ----------

@@ -115,6 +115,7 @@ def make_sound_events(
             As given.
         attributes : dict of str to ndarray of shape (12,)
             How each of the sixteen classes sounds, made here or not; see Notes.
+            It serves as the `label_embedder` of a zero-shot classifier.
         attribute_names : list of str
             Names of the attributes.
         fold : ndarray of shape (n_clips,), int
@@ -162,11 +163,12 @@ def make_sound_events(
     n_samples = round(duration * sampling_rate)
     data = np.empty((len(classes) * n_clips_per_class, n_samples), dtype=np.float32)
     for label, clips in zip(classes, np.split(data, len(classes)), strict=True):
-        # The name as part of the seed makes a class independent of its company.
+        # The name is part of the seed, so that a class doesn't depend on the others.
         rng = np.random.default_rng([seed, *label.encode()])
         synth = _synthesis.Synth(rng, n_samples, sampling_rate)
+        recipe = getattr(_synthesis, label)
         for clip in clips:
-            clip[:] = _make_clip(getattr(_synthesis, label), synth, snr_db)
+            clip[:] = _make_clip(recipe, synth, snr_db)
     target = np.repeat(classes, n_clips_per_class)
     if return_X_y:
         return data, target
@@ -186,7 +188,7 @@ def make_sound_events(
 def _make_clip(recipe, synth, snr_db):
     clip = recipe(synth)
     if snr_db < np.inf:
-        # From a rumble to a hiss; a wide choice keeps models from leaning on it.
+        # From a rumble to a hiss, lest a model learn a class by its background.
         background = synth.noise(
             synth.uniform(20, 200), 300 * 2 ** synth.uniform(0, 4.7)
         )

@@ -178,6 +178,7 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.allow_nan = True
         return tags
 

@@ -354,8 +354,9 @@ def _check_complete(model, module, report, pooling):
         if name in absent and not any(part in name for part in unused)
     ]
     if absent:
+        asked = "auto" if pooling == "projection" else pooling
         raise ValueError(
-            f"model={model!r} lacks weights for pooling={pooling!r}, or has them in "
+            f"model={model!r} lacks weights for pooling={asked!r}, or has them in "
             f"another shape: {', '.join(absent)}; pass a whole checkpoint, or another "
             "pooling if it is only a projection or pooler that is missing"
         )

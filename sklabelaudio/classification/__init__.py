@@ -1,0 +1,5 @@
+"""Classifiers that know what their labels mean."""
+
+from ._bilinear import BilinearZeroShotClassifier
+
+__all__ = ["BilinearZeroShotClassifier"]

@@ -1,0 +1,55 @@
+"""Candidate labels: what a zero-shot classifier chooses among."""
+
+import numpy as np
+
+
+class CandidateLabelsMixin:
+    """The active labels of a classifier that can name labels unseen in `fit`.
+
+    Expects the parameter `candidate_labels` and the attribute `seen_classes_`.
+    """
+
+    @property
+    def classes_(self):
+        """Active labels, sorted: `candidate_labels`, or else the labels of `fit`."""
+        if self.candidate_labels is None:
+            return self.seen_classes_
+        return check_candidate_labels(self.candidate_labels)
+
+
+def check_candidate_labels(candidate_labels):
+    """Return candidate labels as a sorted array.
+
+    Parameters
+    ----------
+    candidate_labels : array-like of shape (n_candidates,)
+        The labels.
+
+    Returns
+    -------
+    ndarray of shape (n_candidates,)
+        The labels, sorted as scikit-learn sorts ``classes_``.
+
+    Raises
+    ------
+    ValueError
+        If a label is there twice, or there are fewer than two.
+    TypeError
+        If they are a single string.
+    """
+    if isinstance(candidate_labels, str):
+        raise TypeError(
+            f"candidate_labels={candidate_labels!r} is one string: pass a list of labels"
+        )
+    labels, counts = np.unique(np.asarray(candidate_labels), return_counts=True)
+    if labels.size < counts.sum():
+        raise ValueError(
+            f"candidate_labels holds {labels[counts > 1].tolist()} more than once: "
+            "list every label once"
+        )
+    if labels.size < 2:
+        raise ValueError(
+            f"candidate_labels={list(candidate_labels)!r} holds {labels.size} class: "
+            "there must be at least 2 to choose from"
+        )
+    return labels
