@@ -71,7 +71,6 @@ def _epoch(X, targets, order, gram, offsets, penalties, A):
     projected = np.empty(n_classes)
     loss = np.empty(n_classes)
     step = np.empty(n_classes)
-    ranked = np.empty(n_classes, dtype=np.uint64)
     for n in order:
         x = X[n]
         target = targets[n]
@@ -90,22 +89,23 @@ def _epoch(X, targets, order, gram, offsets, penalties, A):
             loss[c] += margin
         loss[target] = 0.0
 
-        # Positive losses in descending order, equal ones in the classes' order.
-        n_ranked = np.uint64(0)
+        # The rank of a positive loss: greater ones before it, and equal ones of
+        # classes that come before. Counting vectorises, sorting does not.
+        total = 0.0
         for c in range(n_classes):
-            if loss[c] > 0.0:
-                place = n_ranked
-                while place > 0 and loss[ranked[place - one]] < loss[c]:
-                    ranked[place] = ranked[place - one]
-                    place -= one
-                ranked[place] = c
-                n_ranked += one
-        if n_ranked == 0:
+            step[c] = 0.0
+            own = loss[c]
+            if own > 0.0:
+                rank = np.uint64(0)
+                for k in range(c):
+                    rank += np.uint64(loss[k] >= own)
+                for k in range(c + one, n_classes):
+                    rank += np.uint64(loss[k] > own)
+                step[c] = -penalties[rank]
+                total += penalties[rank]
+        if total == 0.0:
             continue
-        step[:] = 0.0
-        for r in range(n_ranked):
-            step[ranked[r]] = -penalties[r]
-            step[target] += penalties[r]
+        step[target] = total
         for j in range(n_features):
             xj = x[j]
             if xj != 0.0:

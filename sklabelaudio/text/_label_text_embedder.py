@@ -143,7 +143,7 @@ class LabelTextEmbedder(
         Parameters
         ----------
         X : None
-            Ignored, for the model is trained.
+            Ignored: the model is trained already.
         y : None
             Ignored.
 

@@ -73,9 +73,8 @@ def _check_template(template):
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"prompt={template!r} is no template ({error}): {mend}") from (
-            error
-        )
+        message = f"prompt={template!r} is no template ({error}): {mend}"
+        raise ValueError(message) from error
     fields = [(name, spec, how) for _, name, spec, how in parts if name is not None]
     if not fields:
         raise ValueError(f"prompt={template!r} has no {{label}}: {mend}")

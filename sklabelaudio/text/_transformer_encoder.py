@@ -12,14 +12,13 @@ from .._optional import import_optional_dependency
 from ..exceptions import UnknownLabelError
 from ._normalize import normalize_label
 
-# Text sides of models of a joint space; with their projection, the names end so.
+# Text sides of models of a joint space, without their projection.
 _JOINT_SPACE = {
     "clip": "CLIPTextModel",
     "clip_text_model": "CLIPTextModel",
     "clap": "ClapTextModel",
     "clap_text_model": "ClapTextModel",
 }
-_WITH_PROJECTION = "WithProjection"
 
 # Poolings of sentence-transformers, as they were and are written down there.
 _SENTENCE_POOLINGS = {
@@ -97,7 +96,7 @@ class TransformerEncoder:
         if blind:
             raise UnknownLabelError(
                 blind,
-                f"the model's tokenizer knows no word of "
+                "the model's tokenizer knows no word of "
                 f"{', '.join(map(repr, blind))}: rename the label, or give its text in "
                 "other words, description={label: text}",
             )
@@ -256,7 +255,9 @@ def _read_recipe(model, config, pooling):
     if modules is None:
         return "mean", False, None
     paths = {entry["type"].rpartition(".")[2]: entry["path"] for entry in modules}
-    modes = _read_sentence_pooling(model, paths.get("Pooling"))
+    modes = (
+        _read_sentence_pooling(model, paths["Pooling"]) if "Pooling" in paths else []
+    )
     if (
         paths.keys() - {"Transformer", "Pooling", "Normalize"}
         or len(modes) != 1
@@ -324,23 +325,22 @@ def _load_tokenizer(model):
 def _load_module(model, config, pooling):
     import torch
 
-    name = _JOINT_SPACE.get(config.model_type, "AutoModel")
+    name = _JOINT_SPACE.get(config.model_type)
     # Only a checkpoint of the bare text side has its weights under the bare names.
-    if name != "AutoModel" and (
+    with_projection = name is not None and (
         pooling == "projection" or name not in (config.architectures or ())
-    ):
-        name += _WITH_PROJECTION
+    )
     # Weights that are missing are drawn at random.
     with torch.random.fork_rng(devices=[]):
         module, report = _from_pretrained(
-            name,
+            f"{name}WithProjection" if with_projection else name or "AutoModel",
             model,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     _check_complete(model, module, report, pooling)
-    if name.endswith(_WITH_PROJECTION) and pooling != "projection":
+    if with_projection and pooling != "projection":
         return module.text_model
     return module
 

@@ -1,6 +1,7 @@
 """Files of word vectors: word2vec's binary and text layouts and gensim's own."""
 
 import gzip
+from pickle import UnpicklingError
 
 import numpy as np
 
@@ -8,6 +9,15 @@ from .._optional import import_optional_dependency
 
 _GZIP = b"\x1f\x8b"
 _PICKLE = b"\x80"
+
+# What readers say of files that are cut short, or something else.
+_DAMAGES = (
+    AttributeError,
+    EOFError,
+    UnpicklingError,
+    ValueError,
+    gzip.BadGzipFile,
+)
 
 
 def read_word_vectors(path):
@@ -29,23 +39,31 @@ def read_word_vectors(path):
     ValueError
         If the file has none of these layouts, or is damaged.
     """
-    layout, sizes = _detect_layout(path)
     try:
-        if layout == "text":
-            return _read_text(path, sizes)
-        gensim = import_optional_dependency("gensim.models", "text")
-        if layout == "binary":
-            # Tools have cut words in the middle of a character.
-            return gensim.KeyedVectors.load_word2vec_format(
-                path, binary=True, unicode_errors="replace"
-            )
-        mmap = None if path.endswith(".gz") else "r"
-        vectors = gensim.KeyedVectors.load(path, mmap=mmap)
-    except (AttributeError, EOFError, UnicodeDecodeError, ValueError) as error:
-        raise _not_word_vectors(path, f"{layout} layout, {error}") from error
+        return _read(path)
+    except _DAMAGES as error:
+        raise ValueError(
+            f"model={path!r} can't be read as word vectors ({error}): pass a whole "
+            "file in word2vec's binary or text layout, or one that gensim's "
+            "KeyedVectors.save wrote"
+        ) from error
+
+
+def _read(path):
+    layout, sizes = _detect_layout(path)
+    if layout == "text":
+        return _read_text(path, sizes)
+    gensim = import_optional_dependency("gensim.models", "text")
+    if layout == "binary":
+        # Tools have cut words in the middle of a character.
+        return gensim.KeyedVectors.load_word2vec_format(
+            path, binary=True, unicode_errors="replace"
+        )
+    mmap = None if path.endswith(".gz") else "r"
+    vectors = gensim.KeyedVectors.load(path, mmap=mmap)
     vectors = getattr(vectors, "wv", vectors)  # a whole model was saved
     if not isinstance(vectors, gensim.KeyedVectors):
-        raise _not_word_vectors(path, f"it holds a {type(vectors).__name__}")
+        raise ValueError(f"it holds a {type(vectors).__name__}")
     return vectors
 
 
@@ -78,7 +96,7 @@ def _detect_layout(path):
     if _is_row(row, n_components):
         return "text", sizes
     if sizes is None:
-        raise _not_word_vectors(path, "its first line is neither sizes nor a vector")
+        raise ValueError("its first line is neither sizes nor a vector")
     return "binary", sizes
 
 
@@ -126,10 +144,3 @@ def _read_text(path, sizes):
             matrix[row] = [float(field) for field in fields[1:]]
             index.setdefault(fields[0].decode("utf-8", errors="replace"), row)
     return TextVectors(index, matrix)
-
-
-def _not_word_vectors(path, cause):
-    return ValueError(
-        f"model={path!r} can't be read as word vectors ({cause}): pass a whole file in "
-        "word2vec's binary or text layout, or one that gensim's KeyedVectors.save wrote"
-    )

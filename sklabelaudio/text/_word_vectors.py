@@ -43,8 +43,8 @@ class WordVectors:
         """Return the vectors of the text's words, and the words without one."""
         found, unknown = [], []
         for word in split_words(text):
-            whole = self._get(word) is not None
-            for part in [word] if whole else word.split("-"):
+            parts = [word] if self._get(word) is not None else word.split("-")
+            for part in parts:
                 vector = self._get(part)
                 if vector is None:
                     unknown.append(part)

@@ -135,6 +135,15 @@ def test_clone_shares_vectors_and_nothing_else(keyed_vectors):
         assert embedder.model is model
 
 
+def test_clone_does_not_copy_vectors():
+    class Vectors(dict):
+        def __deepcopy__(self, memo):
+            raise AssertionError
+
+    vectors = Vectors(VECTORS)
+    assert clone(LabelTextEmbedder(vectors)).model is vectors
+
+
 def test_settings_after_fit_take_effect():
     embedder = LabelTextEmbedder(VECTORS).fit().set_params(normalize=True)
     assert np.linalg.norm(embedder.transform(["dog"])) == pytest.approx(1)

@@ -1,6 +1,6 @@
 import importlib.util
 import json
-import logging
+import logging.handlers
 import os
 import pickle
 import shutil
@@ -215,32 +215,32 @@ def test_projection_to_the_joint_space(joint, family, text_class, kind):
     np.testing.assert_allclose(vectors, wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "eos", "pooler"])
 @pytest.mark.parametrize("kind", ["whole", "projection", "bare"])
 @pytest.mark.parametrize("family", ["clip", "clap"])
-def test_joint_models_without_their_projection(joint, family, kind, pooling):
-    whole = {"clip": "CLIPModel", "clap": "ClapModel"}[family]
-    module = getattr(transformers, whole).from_pretrained(joint[family, "whole"]).eval()
-    if kind != "whole":
-        bare = {"clip": "CLIPTextModel", "clap": "ClapTextModel"}[family]
-        projecting = kind == "projection"
-        name = bare + ("WithProjection" if projecting else "")
-        module = getattr(transformers, name).from_pretrained(joint[family, kind]).eval()
-    tower = module if kind == "bare" else module.text_model
-    tokenizer = transformers.AutoTokenizer.from_pretrained(joint[family, kind])
+def test_joint_models_without_their_projection(joint, family, kind):
+    folder = joint[family, kind]
+    prefix = {"clip": "CLIP", "clap": "Clap"}[family]
+    suffix = {
+        "whole": "Model",
+        "projection": "TextModelWithProjection",
+        "bare": "TextModel",
+    }[kind]
+    module = getattr(transformers, prefix + suffix).from_pretrained(folder).eval()
+    text_side = module if kind == "bare" else module.text_model
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        output = tower(**tokenizer("sea dog", return_tensors="pt"))
+        output = text_side(**tokenizer("sea dog", return_tensors="pt"))
     hidden = output.last_hidden_state[0]
-    wanted = {
-        "mean": hidden.mean(dim=0),
-        "cls": hidden[0],
-        "eos": hidden[-1],
-        "pooler": output.pooler_output[0],
-    }[pooling]
-    embedder = LabelTextEmbedder(joint[family, kind], pooling=pooling)
-    np.testing.assert_allclose(
-        embedder.fit_transform(["cat", "sea dog"])[1], wanted, rtol=1e-6, atol=1e-6
-    )
+    for pooling, wanted in (
+        ("mean", hidden.mean(dim=0)),
+        ("cls", hidden[0]),
+        ("eos", hidden[-1]),
+        ("pooler", output.pooler_output[0]),
+    ):
+        vectors = LabelTextEmbedder(folder, pooling=pooling).fit_transform(
+            ["cat", "sea dog"]
+        )
+        np.testing.assert_allclose(vectors[1], wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["auto", "cls", "eos"])
@@ -521,6 +521,23 @@ def test_weights_that_are_not_needed_may_be_missing(bert, joint, tmp_path):
     )
 
 
+def test_model_trained_for_another_task(tmp_path):
+    """Its head is not needed, and it has no pooler."""
+    masked = transformers.BertForMaskedLM
+    save(tmp_path, make_bert_tokenizer(), masked, make_bert_config())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        output = masked.from_pretrained(tmp_path).eval()(
+            **tokenizer("dog", return_tensors="pt"), output_hidden_states=True
+        )
+    np.testing.assert_allclose(
+        LabelTextEmbedder(tmp_path).fit_transform(["dog"])[0],
+        output.hidden_states[-1][0].mean(dim=0),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
 def test_weights_of_another_shape_are_named(bert, tmp_path):
     shutil.copytree(bert, tmp_path / "b")
     make_bert_config(type_vocab_size=3).save_pretrained(tmp_path / "b")
@@ -595,19 +612,32 @@ def test_device(bert):
     )
 
 
-def test_nothing_is_printed_and_nothing_left_behind(joint, capfd):
-    from transformers.utils.logging import is_progress_bar_enabled
+@pytest.mark.parametrize("bars", [True, False])
+def test_nothing_is_shown_and_the_settings_stay(joint, capfd, monkeypatch, bars):
+    from transformers.utils import logging as settings
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", None)
+    (settings.enable_progress_bar if bars else settings.disable_progress_bar)()
+    shown = logging.handlers.BufferingHandler(1000)
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     before = [logger.level for logger in loggers]
-    bars = is_progress_bar_enabled(), are_progress_bars_disabled()
-    assert bars == (True, False)
-    LabelTextEmbedder(joint["clap", "whole"]).fit_transform(["dog"])
-    with pytest.raises(OSError, match="no file"):
-        LabelTextEmbedder("nobody/nothing").fit()
+    for logger in loggers:
+        logger.addHandler(shown)
+        logger.setLevel(logging.INFO)
+    try:
+        LabelTextEmbedder(joint["clap", "whole"]).fit_transform(["dog"])
+        with pytest.raises(OSError, match="no file"):
+            LabelTextEmbedder("nobody/nothing").fit()
+        assert [logger.level for logger in loggers] == [logging.INFO] * 2
+        assert settings.is_progress_bar_enabled() is bars
+        assert are_progress_bars_disabled() is not bars
+    finally:
+        settings.enable_progress_bar()
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.removeHandler(shown)
+    assert shown.buffer == []
     assert capfd.readouterr() == ("", "")
-    assert [logger.level for logger in loggers] == before
-    assert (is_progress_bar_enabled(), are_progress_bars_disabled()) == bars
 
 
 # The hub's cache, and other processes.

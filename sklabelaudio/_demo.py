@@ -1,0 +1,165 @@
+"""What ``sklabelaudio demo`` does."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score
+from sklearn.model_selection import PredefinedSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from ._optional import import_optional_dependency
+from .classification import BilinearZeroShotClassifier
+from .datasets import load_esc50, make_sound_events
+from .feature_extraction import LogMelExtractor, TemporalPooling
+from .inspection import LogMelDisplay
+from .model_selection import FewShotSplit, LeaveClassesOut, UnseenClassKFold
+from .text import LabelTextEmbedder
+
+# Unseen classes are tested four at a time, or in all pairs where there are few.
+_N_UNSEEN = 4
+_FEW_CLASSES = 10
+
+
+def run_demo(*, data_dir, text_model, out_dir, seed, progress):
+    """Run the demo, print its table and write its pictures.
+
+    Parameters
+    ----------
+    data_dir : path-like or None
+        A folder in ESC-50's layout; ``None`` makes sounds.
+    text_model : str or None
+        Text encoder for the labels of `data_dir`.
+    out_dir : pathlib.Path
+        Folder for the pictures.
+    seed : int
+        Seed of all that is random.
+    progress : bool
+        Whether to show progress bars.
+    """
+    if data_dir is None and text_model is not None:
+        raise ValueError(
+            f"--text-model={text_model} is for the labels of --data: the synthetic "
+            "sounds come with attributes of their own"
+        )
+    if data_dir is None:
+        data = make_sound_events(40, random_state=seed)
+        sampling_rate, label_embedder = data.sampling_rate, data.attributes
+        origin = "synthetic"
+    else:
+        data = load_esc50(data_dir)
+        sampling_rate, label_embedder = None, None  # the files know their rate
+        if text_model is not None:
+            # Encoded once, not anew in every split.
+            vectors = LabelTextEmbedder(text_model).fit_transform(data.target_names)
+            label_embedder = dict(zip(data.target_names, vectors, strict=True))
+        origin = str(data_dir)
+    y, n_classes = data.target, len(data.target_names)
+    print(f"{len(y)} clips of {n_classes} classes ({origin})", flush=True)
+
+    extractor = LogMelExtractor(sampling_rate, fmin=50.0, n_jobs=-1, verbose=progress)
+    pooling = TemporalPooling(("mean", "std", "delta_std"))
+    log_mels = extractor.fit_transform(data.data)
+    X = pooling.fit_transform(log_mels)
+
+    svc = make_pipeline(StandardScaler(), SVC(C=10))
+    bilinear = make_pipeline(
+        StandardScaler(),
+        BilinearZeroShotClassifier(
+            label_embedder, center="both", scale="both", random_state=seed
+        ),
+    )
+    folds = PredefinedSplit(data.fold)
+    few = FewShotSplit(n_shots=5, n_splits=5, random_state=seed)
+    # Name, number of labels to choose from, classifier, splits, picture.
+    runs = [
+        ("SVC, the 5 folds", n_classes, svc, folds, "confusion.png"),
+        ("SVC, 5 clips of each class", n_classes, svc, few, None),
+        ("bilinear, the 5 folds", n_classes, bilinear, folds, None),
+    ]
+    if label_embedder is not None:
+        if n_classes <= _FEW_CLASSES:
+            n_unseen, unseen = 2, LeaveClassesOut(2)
+        else:
+            n_unseen = _N_UNSEEN
+            unseen = UnseenClassKFold(
+                n_classes // _N_UNSEEN, shuffle=True, random_state=seed
+            )
+        name = f"bilinear, {n_unseen} classes never heard"
+        runs.append((name, n_unseen, bilinear, unseen, "confusion_unheard.png"))
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    pictures = [out_dir / "log_mel.png"]
+    _draw_log_mels(data, log_mels, extractor, pictures[0])
+    print(f"\n{'':36}{'chance':>8}{'accuracy':>18}{'splits':>9}")
+    for name, n_choices, classifier, cv, picture in runs:
+        named = _name_test_clips(classifier, X, y, cv, progress)
+        scores = [accuracy_score(*labels) for labels in named]
+        accuracy = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
+        print(
+            f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True
+        )
+        if picture is not None:
+            pictures.append(out_dir / picture)
+            _draw_confusion(name, named, pictures[-1])
+    print("\npictures: " + ", ".join(map(str, pictures)))
+
+
+def _name_test_clips(classifier, X, y, cv, progress):
+    """Return the true and the predicted labels of each split's test clips."""
+    from tqdm import tqdm
+
+    named = []
+    splits = tqdm(
+        cv.split(X, y),
+        total=cv.get_n_splits(X, y),
+        unit="split",
+        leave=False,
+        disable=not progress,
+    )
+    for train, test in splits:
+        fitted = clone(classifier).fit(X[train], y[train])
+        if "candidate_labels" in fitted[-1].get_params():
+            fitted[-1].set_params(candidate_labels=np.unique(y[test]))
+        named.append((y[test], fitted.predict(X[test])))
+    return named
+
+
+def _draw_confusion(name, named, path):
+    plt = import_optional_dependency("matplotlib.pyplot", "plot")
+    true, predicted = map(np.concatenate, zip(*named, strict=True))
+    size = 3 + 0.4 * len(np.unique(true))
+    figure, ax = plt.subplots(figsize=(size + 1, size), layout="constrained")
+    ConfusionMatrixDisplay.from_predictions(
+        true,
+        predicted,
+        normalize="true",
+        values_format=".2f",
+        xticks_rotation="vertical",
+        cmap="Blues",
+        text_kw={"fontsize": 7},
+        ax=ax,
+    )
+    ax.set_title(name)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _draw_log_mels(data, log_mels, extractor, path):
+    """Draw the first clip of each class, eight at most."""
+    plt = import_optional_dependency("matplotlib.pyplot", "plot")
+    labels = data.target_names[:8]
+    figure, axes = plt.subplots(2, 4, figsize=(16, 6), layout="constrained")
+    for ax in axes.flat[len(labels) :]:
+        ax.set_axis_off()
+    for label, ax in zip(labels, axes.flat, strict=False):
+        log_mel = log_mels[np.flatnonzero(data.target == label)[0]]
+        LogMelDisplay.from_log_mel(
+            log_mel,
+            times=extractor.frame_times(len(log_mel)),
+            frequencies=extractor.mel_frequencies_,
+            name=label,
+            ax=ax,
+        )
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

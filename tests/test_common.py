@@ -1,0 +1,220 @@
+"""What every estimator must do: scikit-learn's checks, and the house's own."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import textwrap
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import sklabelaudio
+from sklabelaudio import (
+    AudioLoader,
+    BilinearZeroShotClassifier,
+    LabelTextEmbedder,
+    LogMelExtractor,
+    TemporalPooling,
+)
+
+LABELS = ["dog", "rain", "sea waves"]
+VECTORS = {
+    "dog": [1.0, 0.0],
+    "rain": [0.0, 1.0],
+    "sea": [1.0, 2.0],
+    "waves": [2.0, 1.0],
+}
+
+ESTIMATORS = [
+    AudioLoader(16000),
+    AudioLoader(8000, array_sampling_rate=16000, duration=0.1),
+    LogMelExtractor(16000, duration=0.1, n_mels=20),
+    # Clips as short as the rows of scikit-learn's checks still have frames.
+    LogMelExtractor(16000, n_fft=4, win_length=2, hop_length=1, n_mels=1),
+    TemporalPooling(),
+    TemporalPooling(["min", "max", "median", "delta_std"]),
+    LabelTextEmbedder(VECTORS, normalize=True),
+    BilinearZeroShotClassifier(random_state=0),
+    BilinearZeroShotClassifier(center="both", scale="both", random_state=0),
+    BilinearZeroShotClassifier(solver="minibatch", batch_size=8, random_state=0),
+]
+EVERY_ESTIMATOR = pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+EVERY_CLASS = pytest.mark.parametrize(
+    "cls", dict.fromkeys(map(type, ESTIMATORS)), ids=lambda cls: cls.__name__
+)
+
+# The checks that give no X, for estimators that don't take numbers.
+CHECKS_WITHOUT_X = [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_valid_tag_types,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+    estimator_checks.check_mixin_order,
+    estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_set_params,
+]
+
+
+def takes_numbers(estimator):
+    return get_tags(estimator).input_tags.two_d_array
+
+
+def expected_failures(estimator):
+    if isinstance(estimator, (AudioLoader, LogMelExtractor)):
+        return {
+            "check_n_features_in_after_fitting": "clips may be of any length, also of "
+            "another than those of fit"
+        }
+    return {}
+
+
+@parametrize_with_checks(
+    list(filter(takes_numbers, ESTIMATORS)), expected_failed_checks=expected_failures
+)
+def test_passes_the_checks_of_scikit_learn(estimator, check, monkeypatch):
+    # Without it the array API checks skip themselves.
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", CHECKS_WITHOUT_X, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "estimator", [e for e in ESTIMATORS if not takes_numbers(e)], ids=repr
+)
+def test_passes_the_checks_without_numbers(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+@EVERY_ESTIMATOR
+def test_bad_parameters_are_named(estimator):
+    estimator_checks.check_param_validation(type(estimator).__name__, estimator)
+
+
+def test_every_public_estimator_is_here():
+    public = [getattr(sklabelaudio, name) for name in sklabelaudio.__all__]
+    assert {cls for cls in public if hasattr(cls, "fit")} == set(map(type, ESTIMATORS))
+
+
+def make_data(estimator):
+    """Return X and y such as the estimator takes."""
+    rng = np.random.default_rng(0)
+    if isinstance(estimator, (AudioLoader, LogMelExtractor)):
+        return rng.uniform(-1, 1, (4, 1600)), None
+    if isinstance(estimator, TemporalPooling):
+        return rng.normal(size=(4, 9, 5)), None
+    if isinstance(estimator, LabelTextEmbedder):
+        return LABELS, None
+    return rng.normal(size=(30, 5)), np.repeat(LABELS, 10)
+
+
+def output_method(estimator):
+    name = "predict_proba" if is_classifier(estimator) else "transform"
+    return getattr(estimator, name)
+
+
+@EVERY_ESTIMATOR
+def test_parameters_make_an_equal_estimator(estimator):
+    X, y = make_data(estimator)
+    params = estimator.get_params()
+    copies = [
+        clone(estimator),
+        type(estimator)(**params),
+        type(estimator)().set_params(**params),
+    ]
+    outputs = [output_method(copy.fit(X, y))(X) for copy in copies]
+    for copy, output in zip(copies, outputs, strict=True):
+        assert copy.get_params() == params
+        np.testing.assert_array_equal(output, outputs[0])
+
+
+@EVERY_ESTIMATOR
+def test_has_an_html_representation(estimator):
+    for shown in (estimator, clone(estimator).fit(*make_data(estimator))):
+        assert type(estimator).__name__ in estimator_html_repr(shown)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """The outputs of all fitted estimators, here and loaded in another process."""
+    folder = tmp_path_factory.mktemp("estimators")
+    calls = []
+    for estimator in ESTIMATORS:
+        X, y = make_data(estimator)
+        calls.append((output_method(clone(estimator).fit(X, y)), X))
+    joblib.dump(calls, folder / "calls")
+    code = (
+        "import sys, joblib\n"
+        "outputs = [method(X) for method, X in joblib.load(sys.argv[1])]\n"
+        "joblib.dump(outputs, sys.argv[2])"
+    )
+    files = [folder / "calls", folder / "outputs"]
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
+    there = joblib.load(folder / "outputs")
+    return [(method(X), got) for (method, X), got in zip(calls, there, strict=True)]
+
+
+@pytest.mark.parametrize("index", range(len(ESTIMATORS)), ids=map(repr, ESTIMATORS))
+def test_gives_the_same_in_another_process(index, outputs):
+    here, there = outputs[index]
+    assert here.dtype == there.dtype
+    np.testing.assert_allclose(there, here, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [e for e in ESTIMATORS if hasattr(e, "get_feature_names_out")],
+    ids=repr,
+)
+def test_gives_data_frames(estimator):
+    pytest.importorskip("pandas")
+    X, y = make_data(estimator)
+    expected = clone(estimator).fit(X, y).transform(X)
+    fitted = clone(estimator).set_output(transform="pandas").fit(X, y)
+    frame = fitted.transform(X)
+    assert frame.columns.tolist() == fitted.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(frame.to_numpy(), expected)
+
+
+@EVERY_CLASS
+def test_constructor_assigns_only(cls):
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__))).body
+    statements = [ast.unparse(statement) for statement in function.body]
+    names = list(inspect.signature(cls).parameters)
+    assert statements == [f"self.{name} = {name}" for name in names]
+
+
+def read_sections(cls):
+    """Return the names that each section of a docstring describes, in order."""
+    parts = re.split(r"^(.+)\n-{3,}$", inspect.getdoc(cls), flags=re.MULTILINE)[1:]
+    return {
+        title: re.findall(r"^(\w+) : .", text, flags=re.MULTILINE)
+        for title, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@EVERY_CLASS
+def test_docstring_is_complete(cls):
+    sections = read_sections(cls)
+    order = ["Parameters", "Attributes", "See Also", "Notes", "References", "Examples"]
+    assert [title for title in order if title in sections] == list(sections)
+    assert {"Parameters", "Attributes", "Examples"} <= set(sections)
+    assert sections["Parameters"] == list(inspect.signature(cls).parameters)
+
+
+@EVERY_ESTIMATOR
+def test_attributes_are_those_described(estimator):
+    described = read_sections(type(estimator))["Attributes"]
+    fitted = clone(estimator).fit(*make_data(estimator))
+    learned = [name for name in vars(fitted) if re.fullmatch(r"[a-z]\w*_", name)]
+    assert set(learned) <= set(described)
+    # Clips of equal length alone have a number of features.
+    assert all(hasattr(fitted, name) for name in described)
