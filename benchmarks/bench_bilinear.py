@@ -12,8 +12,9 @@ one_thread_each()
 import numpy as np  # noqa: E402
 
 from sklabelaudio import BilinearZeroShotClassifier  # noqa: E402
+from sklabelaudio.classification._bilinear_sgd import fit_sgd  # noqa: E402
 
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.1
 
 
 def double_loop(X, targets, Phi, eta):
@@ -33,13 +34,14 @@ def double_loop(X, targets, Phi, eta):
     return W
 
 
-def make_problem(n_clips, n_classes, n_features, n_text, seed=0):
-    """Clips around class centres that overlap, so that losses stay positive."""
+def make_problem(n_clips, n_classes, n_features, n_text, noise=2.0, seed=0):
+    """Clips around class centres; the more noise, the more losses stay positive."""
     rng = np.random.default_rng(seed)
     Phi = rng.normal(size=(n_classes, n_text)).astype(np.float32) / 4
     targets = rng.permutation(np.arange(n_clips) % n_classes)
     centres = rng.normal(size=(n_classes, n_features))
-    X = (centres[targets] + 2 * rng.normal(size=(n_clips, n_features))) / 8
+    X = centres[targets] + noise * rng.normal(size=(n_clips, n_features))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
     labels = np.array([f"{label:04d}" for label in range(n_classes)])
     return X, labels[targets], targets, dict(zip(labels.tolist(), Phi, strict=True))
 
@@ -50,24 +52,36 @@ def fit(X, y, vectors, **params):
     ).fit(X, y)
 
 
-def main():
-    print(machine() + "\n")
-    X, y, targets, vectors = make_problem(1600, 40, 128, 300)
+def solve(X, targets, Phi):
+    """Do what `double_loop` does: no checks of X and y, no risk."""
+    W = np.zeros((X.shape[1], Phi.shape[1]))
+    (W,) = fit_sgd(
+        X, targets, Phi, W, learning_rate=LEARNING_RATE, epochs=range(1),
+        epoch_order=lambda: np.arange(len(X)),
+    )  # fmt: skip
+    return W
+
+
+def compare_with_double_loop(noise):
+    X, y, targets, vectors = make_problem(1600, 40, 128, 300, noise)
     Phi = np.stack(list(vectors.values())).astype(float)
-
     W = double_loop(X, targets, Phi, LEARNING_RATE)
-    ours = fit(X, y, vectors, max_epochs=1).coef_
-    print(f"greatest difference of W, relative: {abs(ours - W).max() / abs(W).max():.1e}")
-
+    ours = fit(X, y, vectors, max_epochs=1)
+    print(
+        f"noise {noise:g}: training accuracy {ours.score(X, y):.2f} after an epoch, "
+        "greatest relative difference of W "
+        f"{abs(ours.coef_ - W).max() / abs(W).max():.0e}"
+    )
+    n_epochs = {"fit, 20 epochs": 20}
     seconds = time_in_turn(
         {
             "double loop, 1 epoch": lambda: double_loop(X, targets, Phi, LEARNING_RATE),
+            "our solver, 1 epoch": lambda: solve(X, targets, Phi),
             "fit, 1 epoch": lambda: fit(X, y, vectors, max_epochs=1),
             "fit, 20 epochs": lambda: fit(X, y, vectors, max_epochs=20),
         },
         rounds=5,
     )
-    n_epochs = {"fit, 20 epochs": 20}
     loop = seconds["double loop, 1 epoch"]
     print_table(
         ["1,600 clips, 40 classes, 128 x 300", "µs a sample", "times faster"],
@@ -80,6 +94,12 @@ def main():
             for name, times in seconds.items()
         ],
     )
+
+
+def main():
+    print(machine() + "\n")
+    for noise in (1.0, 2.0, 4.0):
+        compare_with_double_loop(noise)
 
     rows = []
     for n_classes, n_features in [

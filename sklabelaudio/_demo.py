@@ -8,7 +8,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ._optional import import_optional_dependency
 from .classification import BilinearZeroShotClassifier
 from .datasets import load_esc50, make_sound_events
 from .feature_extraction import LogMelExtractor, TemporalPooling
@@ -126,7 +125,7 @@ def _name_test_clips(classifier, X, y, cv, progress):
 
 
 def _draw_confusion(name, named, path):
-    plt = import_optional_dependency("matplotlib.pyplot", "plot")
+    import matplotlib.pyplot as plt
     true, predicted = map(np.concatenate, zip(*named, strict=True))
     size = 3 + 0.4 * len(np.unique(true))
     figure, ax = plt.subplots(figsize=(size + 1, size), layout="constrained")
@@ -147,7 +146,7 @@ def _draw_confusion(name, named, path):
 
 def _draw_log_mels(data, log_mels, extractor, path):
     """Draw the first clip of each class, eight at most."""
-    plt = import_optional_dependency("matplotlib.pyplot", "plot")
+    import matplotlib.pyplot as plt
     labels = data.target_names[:8]
     figure, axes = plt.subplots(2, 4, figsize=(16, 6), layout="constrained")
     for ax in axes.flat[len(labels) :]:

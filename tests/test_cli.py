@@ -4,29 +4,29 @@ import csv
 import re
 import subprocess
 import sys
-from functools import partial
-from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.image import imread
 
 import sklabelaudio
 from sklabelaudio import _demo, make_sound_events
 from sklabelaudio.cli import main
 
-CLASSES = ["clock_tick", "engine", "rain", "siren", "whistle"]
+CLASSES = ["clock_tick", "footsteps", "helicopter", "rain", "thunder", "wind"]
 # Enough for five times five clips of each class.
 N_CLIPS = 25
 ROW = re.compile(
-    r"^(?P<name>\S.*?) +(?P<chance>\d\.\d+) +(?P<accuracy>\d\.\d+) ± (?P<spread>\d\.\d+)"
+    r"\S.*? +(?P<chance>\d\.\d+) +(?P<accuracy>\d\.\d+) ± (?P<spread>\d\.\d+)\b"
 )
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     """Run each test in a folder of its own, and draw no windows."""
-    pytest.importorskip("matplotlib").use("Agg")
+    matplotlib.use("Agg")
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -35,10 +35,10 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def few_sounds(monkeypatch):
-    """Let the demo make fewer sounds than it does."""
+    """Let the demo make fewer and shorter sounds than it does."""
 
     def make(*args, random_state):
-        return make_sound_events(N_CLIPS, random_state=random_state)
+        return make_sound_events(N_CLIPS, duration=0.5, random_state=random_state)
 
     monkeypatch.setattr(_demo, "make_sound_events", make)
 
@@ -80,8 +80,174 @@ def read_table(output):
     """Return the rows of the table that a run prints, and the paths of its pictures."""
     lines = output.splitlines()
     assert any("chance" in line and "accuracy" in line for line in lines)
-    rows = [row.groupdict() for row in map(ROW.match, lines) if row]
-    for row in rows:
-        row |= {key: float(row[key]) for key in ("chance", "accuracy", "spread")}
+    rows = [
+        {key: float(value) for key, value in row.groupdict().items()}
+        for row in map(ROW.match, lines)
+        if row
+    ]
     (listing,) = [line for line in lines if line.startswith("pictures:")]
-    return rows, [Path(name) for name in listing.removeprefix("pictures:").split(", ")]
+    return rows, listing.removeprefix("pictures:").strip().split(", ")
+
+
+def check_run(output, folder, *, n_classes, names_unheard):
+    """Check the table and the pictures of a run that went well."""
+    rows, pictures = read_table(output)
+    chance = round(1 / n_classes, 3)
+    assert {row["chance"] for row in rows} >= {chance}
+    # Clips of classes never heard are named among fewer labels.
+    assert any(row["chance"] > chance for row in rows) == names_unheard
+    for row in rows:
+        assert 1.5 * row["chance"] < row["accuracy"] <= 1
+        assert 0 <= row["spread"] < 0.3
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(written) == sorted(folder / path for path in pictures)
+    for path in written:
+        assert_is_a_picture(path)
+
+
+def assert_is_a_picture(path):
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    pixels = imread(path)
+    assert min(pixels.shape[:2]) >= 300
+    assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 10
+
+
+@pytest.mark.usefixtures("few_sounds")
+def test_demo_names_sounds_never_heard(empty_folder, capsys):
+    assert main(["demo"]) == 0
+    output = capsys.readouterr()
+    check_run(output.out, empty_folder, n_classes=16, names_unheard=True)
+    assert "clip/s" in output.err  # the progress
+
+
+def test_demo_runs_without_a_warning_as_a_command(empty_folder):
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "sklabelaudio.cli", "demo", "--quiet"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    check_run(run.stdout, empty_folder, n_classes=16, names_unheard=True)
+
+
+def test_demo_on_a_folder(esc50, empty_folder, capsys):
+    assert main(["demo", "--data", str(esc50), "--out", "pictures", "--quiet"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    check_run(output.out, empty_folder, n_classes=len(CLASSES), names_unheard=False)
+    assert [path.name for path in empty_folder.iterdir()] == ["pictures"]
+
+
+def test_demo_on_a_folder_with_a_text_model(esc50, tmp_path, empty_folder, capsys):
+    words = write_words(tmp_path / "words.txt")
+    command = ["demo", "--data", str(esc50), "--text-model", str(words), "--quiet"]
+    assert main(command) == 0
+    check_run(
+        capsys.readouterr().out,
+        empty_folder,
+        n_classes=len(CLASSES),
+        names_unheard=True,
+    )
+
+
+def test_demo_is_repeatable(esc50, capsys):
+    outputs = []
+    for seed in ("1", "1", "2"):
+        assert main(["demo", "--data", str(esc50), "--quiet", "--seed", seed]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_demo_takes_a_folder_with_few_clips(tmp_path, empty_folder, capsys):
+    folder = write_esc50(tmp_path / "few", n_clips=10)
+    assert main(["demo", "--data", str(folder), "--quiet"]) == 0
+    check_run(
+        capsys.readouterr().out,
+        empty_folder,
+        n_classes=len(CLASSES),
+        names_unheard=False,
+    )
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.split() == ["sklabelaudio", sklabelaudio.__version__]
+
+
+def test_help_gives_examples(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["demo", "--help"])
+    assert exit_.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    examples = text.partition("examples:")[2]
+    assert "sklabelaudio demo --data" in examples
+    assert "--text-model" in examples
+
+
+def assert_fails(arguments, message, folder, capsys):
+    """Check that a command fails with one line, and writes nothing."""
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sklabelaudio: ")
+    assert re.search(message, line), line
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], r"nowhere.* is not a folder"),
+        (["--text-model", "words.txt"], r"--text-model=words\.txt is for .*--data"),
+        (["--seed", "-1"], r"must be an int .* Got -1"),
+    ],
+)
+def test_bad_arguments_are_told(arguments, message, empty_folder, capsys):
+    assert_fails(["demo", *arguments], message, empty_folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1 2\nrain 1 0\n", "no vector for 'clock_tick'"),
+        ("no words\n", "can't be read as word vectors"),
+    ],
+)
+def test_bad_text_models_are_told(
+    content, message, esc50, tmp_path, empty_folder, capsys
+):
+    words = tmp_path / "words.txt"
+    words.write_text(content)
+    arguments = ["demo", "--data", str(esc50), "--text-model", str(words), "--quiet"]
+    assert_fails(arguments, message, empty_folder, capsys)
+
+
+def test_a_damaged_file_is_told(tmp_path, empty_folder, capsys):
+    folder = write_esc50(tmp_path / "damaged")
+    (folder / "audio" / "3.wav").write_bytes(b"no sound")
+    message = rf"can't read '{re.escape(str(folder))}/audio/3\.wav'"
+    assert_fails(
+        ["demo", "--data", str(folder), "--quiet"], message, empty_folder, capsys
+    )
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+def test_too_few_classes_are_told(n_classes, tmp_path, empty_folder, capsys):
+    folder = write_esc50(tmp_path / "data", classes=CLASSES[:n_classes])
+    words = write_words(tmp_path / "words.txt", CLASSES[:n_classes])
+    arguments = ["demo", "--data", str(folder), "--text-model", str(words), "--quiet"]
+    assert_fails(arguments, "class", empty_folder, capsys)
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--seed", "one"]])
+def test_usage_errors(arguments, empty_folder, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    *usage, line = capsys.readouterr().err.splitlines()
+    assert usage[0].startswith("usage: sklabelaudio")
+    assert "error: " in line
+    assert all(word in line for word in arguments[-1:])
+    assert list(empty_folder.iterdir()) == []

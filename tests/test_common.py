@@ -44,7 +44,15 @@ ESTIMATORS = [
     BilinearZeroShotClassifier(center="both", scale="both", random_state=0),
     BilinearZeroShotClassifier(solver="minibatch", batch_size=8, random_state=0),
 ]
-EVERY_ESTIMATOR = pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+
+
+def each(estimators):
+    """Run a test with each of the estimators."""
+    names = [re.sub(r"\s+", "", str(estimator)) for estimator in estimators]
+    return pytest.mark.parametrize("estimator", estimators, ids=names)
+
+
+EVERY_ESTIMATOR = each(ESTIMATORS)
 EVERY_CLASS = pytest.mark.parametrize(
     "cls", dict.fromkeys(map(type, ESTIMATORS)), ids=lambda cls: cls.__name__
 )
@@ -87,9 +95,7 @@ def test_passes_the_checks_of_scikit_learn(estimator, check, monkeypatch):
 
 
 @pytest.mark.parametrize("check", CHECKS_WITHOUT_X, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(
-    "estimator", [e for e in ESTIMATORS if not takes_numbers(e)], ids=repr
-)
+@each([estimator for estimator in ESTIMATORS if not takes_numbers(estimator)])
 def test_passes_the_checks_without_numbers(estimator, check):
     check(type(estimator).__name__, estimator)
 
@@ -162,18 +168,14 @@ def outputs(tmp_path_factory):
     return [(method(X), got) for (method, X), got in zip(calls, there, strict=True)]
 
 
-@pytest.mark.parametrize("index", range(len(ESTIMATORS)), ids=map(repr, ESTIMATORS))
-def test_gives_the_same_in_another_process(index, outputs):
-    here, there = outputs[index]
+@EVERY_ESTIMATOR
+def test_gives_the_same_in_another_process(estimator, outputs):
+    here, there = outputs[ESTIMATORS.index(estimator)]
     assert here.dtype == there.dtype
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "estimator",
-    [e for e in ESTIMATORS if hasattr(e, "get_feature_names_out")],
-    ids=repr,
-)
+@each([e for e in ESTIMATORS if hasattr(e, "get_feature_names_out")])
 def test_gives_data_frames(estimator):
     pytest.importorskip("pandas")
     X, y = make_data(estimator)
@@ -216,5 +218,4 @@ def test_attributes_are_those_described(estimator):
     fitted = clone(estimator).fit(*make_data(estimator))
     learned = [name for name in vars(fitted) if re.fullmatch(r"[a-z]\w*_", name)]
     assert set(learned) <= set(described)
-    # Clips of equal length alone have a number of features.
     assert all(hasattr(fitted, name) for name in described)

@@ -227,10 +227,12 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
             self, X, y, dtype=[np.float64, np.float32], reset=not go_on
         )
         check_classification_targets(y)
-        labels = [y, *([] if classes is None else [classes])]
+        labels, targets = np.unique(y, return_inverse=True)
+        known = [labels, *([] if classes is None else [np.unique(classes)])]
         if go_on:
-            labels.append(self.seen_classes_)
-        seen_classes = np.unique(np.concatenate([np.unique(part) for part in labels]))
+            known.append(self.seen_classes_)
+        seen_classes = np.unique(np.concatenate(known))
+        targets = np.searchsorted(seen_classes, labels)[targets]
         if len(seen_classes) < 2:
             raise ValueError(
                 f"y holds one class, {seen_classes.tolist()[0]!r}: there must be at least 2 "
@@ -247,7 +249,7 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         self.seen_classes_ = seen_classes
         X = self._prepare(X, "audio")
         Phi = self._prepare(Phi, "text")
-        self._learn(X, np.searchsorted(seen_classes, y), Phi, n_epochs)
+        self._learn(X, targets, Phi, n_epochs)
         self.n_iter_ = len(self.loss_curve_)
         return self
 

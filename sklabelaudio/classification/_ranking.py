@@ -46,6 +46,8 @@ def ranking_losses(scores, targets):
     rows = np.arange(len(scores))
     margins = scores - scores[rows, targets][:, np.newaxis]
     margins[rows, targets] = -np.inf
-    ranks = (margins >= 0).sum(axis=1)
+    ranks = np.count_nonzero(margins >= 0, axis=1)
+    margins += 1
+    np.maximum(margins, 0, out=margins)
     weights = harmonic_numbers(scores.shape[1])[ranks] / np.maximum(ranks, 1)
-    return weights * np.maximum(margins + 1, 0).sum(axis=1)
+    return weights * margins.sum(axis=1)

@@ -10,7 +10,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from .._optional import import_optional_dependency
 from ..exceptions import UnknownLabelError
 
 _MAX_PRINTED = 12  # rows or columns, above which the values are left out
@@ -220,7 +219,7 @@ class LabelSimilarityDisplay:
         LabelSimilarityDisplay
             The display itself.
         """
-        plt = import_optional_dependency("matplotlib.pyplot", "plot")
+        import matplotlib.pyplot as plt
         similarity = np.asarray(self.similarity)
         column_labels = (
             self.labels if self.column_labels is None else self.column_labels

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .._optional import import_optional_dependency
 
 _OCTAVES = 125.0 * 2.0 ** np.arange(10)  # Hz
 
@@ -160,7 +159,7 @@ class LogMelDisplay:
             If the shapes don't agree, `times` is not evenly spaced or
             `frequencies` does not increase.
         """
-        plt = import_optional_dependency("matplotlib.pyplot", "plot")
+        import matplotlib.pyplot as plt
         self._check()
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
