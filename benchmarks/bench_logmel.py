@@ -2,8 +2,8 @@
 
 64 clips of 5 s at 32 kHz, FFT 1024, hop 320, 64 bands, as arrays, in one process with
 one thread each; then all cores; then from Ogg files. The FFT alone is the lower bound
-of any implementation: `torch.fft.rfft` over one cached block of frames, again and again,
-in blocks of the size the extractor uses.
+of any implementation: `torch.fft.rfft` over one cached block of frames, of the size
+that the extractor uses, again and again.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from common import machine, median_ratio, one_thread_each, print_table, time_in_
 
 one_thread_each()
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from sklabelaudio import LogMelExtractor, load_esc50  # noqa: E402
+from sklabelaudio import LogMelExtractor, load_esc50
 
 RATE, N_FFT, HOP, N_MELS, FMIN, FMAX = 32000, 1024, 320, 64, 50, 14000
 SHARED = Path(os.environ.get("SKLABELAUDIO_SHARED", "../shared"))

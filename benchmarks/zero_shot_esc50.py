@@ -80,7 +80,7 @@ ACCURACY = zero_shot_scorer("accuracy")
 
 
 def make_classifier(vectors, seed, learning_rate="auto", **params):
-    """Make the model, the learning rate given or chosen on folds of training classes."""
+    """Make the model; "auto" chooses its learning rate on folds of training classes."""
     classifier = BilinearZeroShotClassifier(vectors, random_state=seed, **params)
     if learning_rate != "auto":
         return classifier.set_params(learning_rate=float(learning_rate))
@@ -131,7 +131,7 @@ def esc50_tables(X, data, vectors, seeds, **params):
             + [
                 "-"
                 if train == test
-                else f"{TABLE_3[train, test]} / {100 * np.mean(table_3[train, test]):.1f}"
+                else f"{TABLE_3[train, test]} / {spread(table_3[train, test])}"
                 for test in CATEGORIES
             ]
             for train in CATEGORIES
@@ -147,7 +147,12 @@ def esc50_tables(X, data, vectors, seeds, **params):
                 for published, ours in zip(
                     TABLE_4[name],
                     (
-                        [v for pair, vs in table_3.items() if pair[1] == name for v in vs],
+                        [
+                            v
+                            for pair, vs in table_3.items()
+                            if pair[1] == name
+                            for v in vs
+                        ],
                         setting_3[name],
                         setting_4[name],
                     ),
@@ -212,7 +217,9 @@ def load_word_vectors(path, labels):
     """Return a mapping from labels to vectors."""
     if path.suffix == ".npz":
         with np.load(path) as file:
-            names = dict(zip(file["display_name"].tolist(), file["embedding"], strict=True))
+            names = dict(
+                zip(file["display_name"].tolist(), file["embedding"], strict=True)
+            )
         return {label: names[AUDIOSET_NAMES.get(label, label)] for label in labels}
     return as_mapping(labels, LabelTextEmbedder(str(path)).fit_transform(labels))
 

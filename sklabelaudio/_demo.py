@@ -18,9 +18,10 @@ from .text import LabelTextEmbedder
 # Unseen classes are tested four at a time, or in all pairs where there are few.
 _N_UNSEEN = 4
 _FEW_CLASSES = 10
+_N_SHOTS = 5
 
 
-def run_demo(*, data_dir, text_model, out_dir, seed, progress):
+def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
     """Run the demo, print its table and write its pictures.
 
     Parameters
@@ -29,6 +30,8 @@ def run_demo(*, data_dir, text_model, out_dir, seed, progress):
         A folder in ESC-50's layout; ``None`` makes sounds.
     text_model : str or None
         Text encoder for the labels of `data_dir`.
+    sampling_rate : float or None
+        Rate in Hz to resample the files to; ``None`` keeps their own.
     out_dir : pathlib.Path
         Folder for the pictures.
     seed : int
@@ -41,26 +44,54 @@ def run_demo(*, data_dir, text_model, out_dir, seed, progress):
             f"--text-model={text_model} is for the labels of --data: the synthetic "
             "sounds come with attributes of their own"
         )
+    if out_dir.exists() and not out_dir.is_dir():
+        raise NotADirectoryError(f"--out={out_dir} is a file: name a folder")
     if data_dir is None:
         data = make_sound_events(40, random_state=seed)
         sampling_rate, label_embedder = data.sampling_rate, data.attributes
         origin = "synthetic"
     else:
         data = load_esc50(data_dir)
-        sampling_rate, label_embedder = None, None  # the files know their rate
+        label_embedder = None
         if text_model is not None:
             # Encoded once, not anew in every split.
             vectors = LabelTextEmbedder(text_model).fit_transform(data.target_names)
             label_embedder = dict(zip(data.target_names, vectors, strict=True))
         origin = str(data_dir)
-    y, n_classes = data.target, len(data.target_names)
-    print(f"{len(y)} clips of {n_classes} classes ({origin})", flush=True)
+    y = data.target
+    print(f"{len(y)} clips of {len(data.target_names)} classes ({origin})", flush=True)
 
+    runs = _plan_runs(data, label_embedder, seed)
     extractor = LogMelExtractor(sampling_rate, fmin=50.0, n_jobs=-1, verbose=progress)
     pooling = TemporalPooling(("mean", "std", "delta_std"))
     log_mels = extractor.fit_transform(data.data)
     X = pooling.fit_transform(log_mels)
 
+    out_dir.mkdir(parents=True, exist_ok=True)
+    pictures = [out_dir / "log_mel.png"]
+    _draw_log_mels(data, log_mels, extractor, pictures[0])
+    print(f"\n{'':36}{'chance':>8}{'accuracy':>18}{'splits':>9}")
+    for name, n_choices, classifier, cv, picture in runs:
+        named = _name_test_clips(classifier, X, y, cv, progress)
+        scores = [accuracy_score(*labels) for labels in named]
+        accuracy = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
+        print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True)
+        if picture is not None:
+            pictures.append(out_dir / picture)
+            _draw_confusion(name, named, pictures[-1])
+    print("\npictures: " + ", ".join(map(str, pictures)))
+
+
+def _plan_runs(data, label_embedder, seed):
+    """Return name, number of labels to choose from, classifier, splits and picture."""
+    labels, counts = np.unique(data.target, return_counts=True)
+    n_classes, n_clips = len(labels), counts.min()
+    n_needed = 2 if label_embedder is None else 4
+    if n_classes < n_needed:
+        raise ValueError(
+            f"{n_classes} classes are too few to show anything, there must be at least "
+            f"{n_needed}"
+        )
     svc = make_pipeline(StandardScaler(), SVC(C=10))
     bilinear = make_pipeline(
         StandardScaler(),
@@ -69,13 +100,16 @@ def run_demo(*, data_dir, text_model, out_dir, seed, progress):
         ),
     )
     folds = PredefinedSplit(data.fold)
-    few = FewShotSplit(n_shots=5, n_splits=5, random_state=seed)
-    # Name, number of labels to choose from, classifier, splits, picture.
     runs = [
         ("SVC, the 5 folds", n_classes, svc, folds, "confusion.png"),
-        ("SVC, 5 clips of each class", n_classes, svc, few, None),
         ("bilinear, the 5 folds", n_classes, bilinear, folds, None),
     ]
+    if n_clips > _N_SHOTS:
+        few = FewShotSplit(
+            _N_SHOTS, n_splits=min(5, n_clips // _N_SHOTS), random_state=seed
+        )
+        name = f"SVC, {_N_SHOTS} clips of each class"
+        runs.insert(1, (name, n_classes, svc, few, None))
     if label_embedder is not None:
         if n_classes <= _FEW_CLASSES:
             n_unseen, unseen = 2, LeaveClassesOut(2)
@@ -86,22 +120,7 @@ def run_demo(*, data_dir, text_model, out_dir, seed, progress):
             )
         name = f"bilinear, {n_unseen} classes never heard"
         runs.append((name, n_unseen, bilinear, unseen, "confusion_unheard.png"))
-
-    out_dir.mkdir(parents=True, exist_ok=True)
-    pictures = [out_dir / "log_mel.png"]
-    _draw_log_mels(data, log_mels, extractor, pictures[0])
-    print(f"\n{'':36}{'chance':>8}{'accuracy':>18}{'splits':>9}")
-    for name, n_choices, classifier, cv, picture in runs:
-        named = _name_test_clips(classifier, X, y, cv, progress)
-        scores = [accuracy_score(*labels) for labels in named]
-        accuracy = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
-        print(
-            f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True
-        )
-        if picture is not None:
-            pictures.append(out_dir / picture)
-            _draw_confusion(name, named, pictures[-1])
-    print("\npictures: " + ", ".join(map(str, pictures)))
+    return runs
 
 
 def _name_test_clips(classifier, X, y, cv, progress):
@@ -126,6 +145,7 @@ def _name_test_clips(classifier, X, y, cv, progress):
 
 def _draw_confusion(name, named, path):
     import matplotlib.pyplot as plt
+
     true, predicted = map(np.concatenate, zip(*named, strict=True))
     size = 3 + 0.4 * len(np.unique(true))
     figure, ax = plt.subplots(figsize=(size + 1, size), layout="constrained")
@@ -147,6 +167,7 @@ def _draw_confusion(name, named, path):
 def _draw_log_mels(data, log_mels, extractor, path):
     """Draw the first clip of each class, eight at most."""
     import matplotlib.pyplot as plt
+
     labels = data.target_names[:8]
     figure, axes = plt.subplots(2, 4, figsize=(16, 6), layout="constrained")
     for ax in axes.flat[len(labels) :]:

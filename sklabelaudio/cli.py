@@ -68,6 +68,12 @@ def _make_parser():
         ),
     )
     demo.add_argument(
+        "--sampling-rate",
+        type=float,
+        metavar="HZ",
+        help="rate to resample the files of --data to (default: their own)",
+    )
+    demo.add_argument(
         "--out",
         type=Path,
         default=Path("sklabelaudio_demo"),
@@ -77,9 +83,7 @@ def _make_parser():
     demo.add_argument(
         "--seed", type=int, default=0, help="seed of all that is random (default: 0)"
     )
-    demo.add_argument(
-        "--quiet", action="store_true", help="show no progress bars"
-    )
+    demo.add_argument("--quiet", action="store_true", help="show no progress bars")
     demo.set_defaults(run=_run_demo)
     return parser
 
@@ -90,6 +94,7 @@ def _run_demo(arguments):
     run_demo(
         data_dir=arguments.data,
         text_model=arguments.text_model,
+        sampling_rate=arguments.sampling_rate,
         out_dir=arguments.out,
         seed=arguments.seed,
         progress=not arguments.quiet,

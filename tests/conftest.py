@@ -9,9 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def shared():
     """The folder of reference data, or a skip where there is none."""
-    folder = Path(
-        os.environ.get("SKLABELAUDIO_SHARED", REPOSITORY.parent / "shared")
-    )
+    folder = Path(os.environ.get("SKLABELAUDIO_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"needs the reference data; {folder} is not there")
     return folder

@@ -1,13 +1,14 @@
 """The gate through which every audio step passes its X."""
 
 import os
-from numbers import Real
+from collections.abc import Mapping, Set
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, validate_data
 
-from ._clips import AudioClips
+from ._clips import AudioClips, find_fault
 
 # Integers up to here are taken as numbers, beyond as the codes of a recording.
 _LARGEST_INTEGER = 128
@@ -19,6 +20,7 @@ def check_audio(
     sampling_rate=None,
     target_sampling_rate=None,
     channel="mean",
+    on_error="raise",
     estimator=None,
     reset=True,
 ):
@@ -41,6 +43,9 @@ def check_audio(
         resampled (soxr, HQ) when they are read. ``None`` keeps the clips' own.
     channel : "mean" or int, default="mean"
         What to take of files with several channels: their mean, or one channel.
+    on_error : {"raise", "skip"}, default="raise"
+        Whether samples that can't be used (none at all, NaN, infinite) raise here,
+        or when that clip is read.
     estimator : estimator instance, default=None
         The estimator that X is given to; named in messages, and told the number
         of features of a 2-D array.
@@ -70,17 +75,10 @@ def check_audio(
     >>> len(clips), clips[0].shape, clips[1].shape
     (2, (1600,), (3200,))
     """
-    for name, rate in (
-        ("sampling_rate", sampling_rate),
-        ("target_sampling_rate", target_sampling_rate),
-    ):
-        if rate is not None and not (
-            isinstance(rate, Real) and not isinstance(rate, bool) and 0 < rate < np.inf
-        ):
-            raise ValueError(
-                f"{name}={rate!r} is no sampling rate: give it in Hz, such as 44100"
-            )
-    items = _to_items(X, estimator, reset)
+    _check_rate("sampling_rate", sampling_rate)
+    _check_rate("target_sampling_rate", target_sampling_rate)
+    _check_channel(channel)
+    items = _to_items(X, estimator, reset, check_samples=on_error == "raise")
     if not isinstance(items[0], str) and sampling_rate is None:
         raise ValueError(
             "X holds arrays, which carry no sampling rate: say what it is in Hz, "
@@ -91,88 +89,133 @@ def check_audio(
         input_sampling_rate=sampling_rate,
         sampling_rate=target_sampling_rate,
         channel=channel,
+        check_samples=on_error == "skip",
     )
 
 
-def _to_items(X, estimator, reset):
+def _check_rate(name, rate):
+    number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if rate is not None and not (number and 0 < rate < np.inf):
+        raise ValueError(
+            f"{name}={rate!r} is no sampling rate: give it in Hz, such as 44100"
+        )
+
+
+def _check_channel(channel):
+    index = isinstance(channel, Integral) and channel >= 0
+    if not (index or (isinstance(channel, str) and channel == "mean")):
+        raise ValueError(
+            f"channel={channel!r} must be 'mean' or the index of a channel, 0 or more"
+        )
+
+
+def _to_items(X, estimator, reset, check_samples):
     """Return a list of paths, or a sequence of 1-D float arrays."""
     if isinstance(X, (str, os.PathLike)):
-        raise TypeError(
-            f"X={os.fspath(X)!r} is one path: pass a list of paths, [{os.fspath(X)!r}]"
-        )
+        path = str(os.fspath(X))
+        raise TypeError(f"X={path!r} is one path: pass a list of paths, [{path!r}]")
+    kind = type(X).__name__
     if hasattr(X, "__array__") and not hasattr(X, "__len__"):
         X = np.asarray(X)
-    if not (hasattr(X, "__len__") or issparse(X)):
-        raise TypeError(
-            f"X is a {type(X).__name__}: pass a list of paths or an array of clips"
-        )
+    if issparse(X):
+        return _to_matrix(X, estimator, reset, check_samples)
+    if (
+        isinstance(X, (bytes, Mapping, Set))
+        or not hasattr(X, "__len__")
+        or getattr(X, "ndim", 1) == 0
+    ):
+        raise TypeError(f"X is a {kind}: pass a list of paths or an array of clips")
     if getattr(X, "ndim", None) == 1 and not isinstance(X, np.ndarray):
         X = list(X)  # a Series
-    if issparse(X) or getattr(X, "ndim", 1) > 1 or _is_one_waveform(X):
-        return _to_matrix(X, estimator, reset)
+    if getattr(X, "ndim", 1) > 1:
+        return _to_matrix(X, estimator, reset, check_samples)
     if len(X) == 0:
         raise ValueError("X is empty: it needs at least one clip")
+    if isinstance(X[0], Real):  # one waveform, which scikit-learn has words for
+        return _to_matrix(X, estimator, reset, check_samples)
     kinds = [isinstance(item, (str, os.PathLike)) for item in X]
     if all(kinds):
-        return [os.fspath(item) for item in X]
+        return [str(os.fspath(item)) for item in X]  # numpy's str prints oddly
     if any(kinds):
         odd = kinds.index(not kinds[0])
         raise TypeError(
             f"X mixes paths and arrays: X[0] is a {type(X[0]).__name__}, "
             f"X[{odd}] is a {type(X[odd]).__name__}; pass one kind"
         )
-    return [_check_waveform(np.asarray(item), f"X[{i}]") for i, item in enumerate(X)]
+    return [_check_waveform(item, f"X[{i}]", check_samples) for i, item in enumerate(X)]
 
 
-def _is_one_waveform(X):
-    return all(isinstance(item, Real) for item in (X[:1] if len(X) else X))
-
-
-def _to_matrix(X, estimator, reset):
+def _to_matrix(X, estimator, reset, check_samples):
     if getattr(X, "ndim", 2) > 2:
+        axis = 1 + int(np.argmin(X.shape[1:]))
         raise ValueError(
             f"X has shape {X.shape}, clips are (n_clips, n_samples): take one channel "
-            "or average them, for example X.mean(axis=1)"
+            f"or average them, for example X.mean(axis={axis})"
         )
+    if not issparse(X) and _holds_text(X):
+        raise TypeError(
+            "X is a table of texts: pass a list of paths, or one column such as "
+            "frame['path']"
+        )
+    check = {"dtype": "numeric", "ensure_all_finite": check_samples}
     # Clips may be of any length, so a later X may have other columns than the first.
     if estimator is not None and reset:
-        X = validate_data(estimator, X, dtype="numeric")
+        X = validate_data(estimator, X, **check)
     else:
-        X = check_array(X, estimator=estimator, dtype="numeric", input_name="X")
-    _check_not_codes(X, "X")
+        X = check_array(X, estimator=estimator, input_name="X", **check)
+    _check_dtype(X, "X")
+    if check_samples and X.dtype == np.float64:
+        for index, wave in enumerate(X):
+            fault = find_fault(wave)
+            if fault is not None:
+                raise ValueError(fault.replace("it", f"X[{index}]", 1))
     return X
 
 
-def _check_waveform(wave, name):
-    if wave.ndim != 1:
+def _holds_text(X):
+    first = np.asarray(X[:1] if isinstance(X, np.ndarray) else list(X)[:1])
+    if hasattr(X, "iloc"):
+        first = np.asarray(X.iloc[:1])
+    return first.dtype.kind in "US" or any(
+        isinstance(item, (str, os.PathLike)) for item in first.flat
+    )
+
+
+def _check_waveform(item, name, check_samples):
+    wave = np.asarray(item)
+    if wave.ndim == 0:
+        raise TypeError(
+            f"{name} is a {type(item).__name__}: pass paths, or waveforms as arrays"
+        )
+    if wave.ndim > 1:
         raise ValueError(
             f"{name} has shape {wave.shape}, a clip is (n_samples,): take one channel "
-            f"or average them, for example {name}.mean(axis=0)"
+            f"or average them, for example {name}.mean(axis={np.argmin(wave.shape)})"
         )
-    if wave.size == 0:
-        raise ValueError(f"{name} has no samples: drop the clip")
-    if wave.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{name} has dtype {wave.dtype}: clips are floating point in [-1, 1]"
-        )
-    _check_not_codes(wave, name)
-    finite = np.isfinite(wave)
-    if not finite.all():
-        raise ValueError(
-            f"{name} has NaN or infinite samples, the first at "
-            f"{int(np.argmin(finite))}: mend or drop the clip"
-        )
+    _check_dtype(wave, name)
+    fault = find_fault(wave) if check_samples else None
+    if fault is not None:
+        raise ValueError(fault.replace("it", name, 1))
     return wave
 
 
-def _check_not_codes(wave, name):
-    """Refuse what a sound card writes: integers scaled by their width."""
-    if wave.dtype.kind not in "iu":
+def _check_dtype(wave, name):
+    """Refuse what is no floating-point audio, such as a sound card's integers."""
+    kind = wave.dtype.kind
+    if kind not in "fiu":
+        raise ValueError(
+            f"{name} has dtype {wave.dtype}: clips are floating point in [-1, 1], "
+            "not complex or others"
+        )
+    if kind == "f" or wave.size == 0:
         return
     bits = 8 * wave.dtype.itemsize
-    if bits <= 16 or np.abs(wave).max() > _LARGEST_INTEGER:
+    if bits <= 16 or max(int(wave.max()), -int(wave.min())) > _LARGEST_INTEGER:
+        scale = 2 ** (min(bits, 32) - 1)
+        codes = f"{name}.astype('float32')"
+        if kind == "u":
+            codes = f"({codes} - {scale})"
         raise ValueError(
             f"{name} has dtype {wave.dtype}, the integer codes of a recording: divide "
-            "them by their full scale, for example "
-            f"{name}.astype('float32') / {2 ** (min(bits, 32) - 1)}"
+            f"them by their full scale, for example {codes} / {scale}"
         )

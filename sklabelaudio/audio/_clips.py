@@ -1,11 +1,15 @@
 """What `check_audio` returns: clips of any kind, read when they are asked for."""
 
+import operator
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
-from joblib import effective_n_jobs
-from sklearn.utils.parallel import Parallel, delayed
+
+# Not scikit-learn's Parallel: it sets the warning filters in each task, which threads
+# do to one another.
+from joblib import Parallel, delayed, effective_n_jobs
 
 from ..exceptions import AudioReadError, AudioReadWarning
 from ._read import read_sampling_rate, read_waveform, resample
@@ -26,6 +30,9 @@ class AudioClips(Sequence):
         Rate of the clips given out, in Hz; ``None`` keeps the files' own.
     channel : "mean" or int
         What to take of files with several channels.
+    check_samples : bool, default=False
+        Whether waveforms are looked through for faults when they are asked for,
+        which otherwise has been done.
 
     Attributes
     ----------
@@ -33,22 +40,35 @@ class AudioClips(Sequence):
         Whether the clips are files.
     """
 
-    def __init__(self, items, *, input_sampling_rate, sampling_rate, channel):
+    def __init__(
+        self,
+        items,
+        *,
+        input_sampling_rate,
+        sampling_rate,
+        channel,
+        check_samples=False,
+    ):
         self.items = items
         self.input_sampling_rate = input_sampling_rate
         self.sampling_rate = sampling_rate
         self.channel = channel
+        self.check_samples = check_samples
         self.is_files = isinstance(items[0], str)
 
     def __len__(self):
         return len(self.items)
 
     def __getitem__(self, index):
+        index = operator.index(index)
         item = self.items[index]
         if self.is_files:
             return read_waveform(
                 item, sampling_rate=self.sampling_rate, channel=self.channel
             )[0]
+        fault = find_fault(item) if self.check_samples else None
+        if fault is not None:
+            raise AudioReadError(self.name(index), fault)
         waveform = np.ascontiguousarray(item, dtype=np.float32)
         if self.sampling_rate is None:
             return waveform
@@ -139,33 +159,54 @@ class AudioClips(Sequence):
             except ValueError as error:
                 failure = AudioReadError(self.name(index), str(error))
                 failure.__cause__ = error
-            if on_error == "raise":
-                raise failure
             return failure
 
         n_threads = min(effective_n_jobs(n_jobs), len(self))
         if n_threads == 1:
-            results = map(attempt, range(len(self)))
+            results = (attempt(index) for index in range(len(self)))
         else:
             results = Parallel(
                 n_jobs=n_threads, require="sharedmem", return_as="generator"
             )(delayed(attempt)(index) for index in range(len(self)))
-        if verbose:
-            from tqdm import tqdm
+        with closing(results):  # stops the threads if a clip raises
+            if verbose:
+                from tqdm import tqdm
 
-            results = tqdm(results, total=len(self), unit="clip")
-        return _collect(results, len(self))
+                shown = tqdm(results, total=len(self), unit="clip")
+                return _collect(shown, len(self), on_error)
+            return _collect(results, len(self), on_error)
 
 
-def _collect(results, n_rows):
+def find_fault(waveform):
+    """Say what is wrong with the samples of a waveform, or return None."""
+    if waveform.size == 0:
+        return "it has no samples: drop the clip"
+    # In double precision a number may be finite and yet no float32.
+    limit = np.finfo(np.float32).max
+    with np.errstate(invalid="ignore"):
+        usable = np.abs(waveform) <= limit
+    if not usable.all():
+        first = int(np.argmin(usable))
+        return (
+            f"it has NaN or infinite samples, the first at {first}: mend or drop the "
+            "clip"
+        )
+    return None
+
+
+def _collect(results, n_rows, on_error):
     """Put rows into one array, or into an object array once their shapes differ."""
     rows, failures = None, {}
     for index, result in enumerate(results):
         if isinstance(result, AudioReadError):
+            # Raised here, where they come in order, and not in the thread: the
+            # first clip is told, not the one that happened to fail first.
+            if on_error == "raise":
+                raise result
             failures[index] = result
             continue
         if rows is None:
-            rows = np.empty((n_rows, *result.shape), dtype=result.dtype)
+            rows = _make_room(n_rows, result)
         if isinstance(rows, np.ndarray) and rows.shape[1:] != result.shape:
             rows = list(rows)  # views: what has been computed is not copied
         rows[index] = result
@@ -176,8 +217,18 @@ def _collect(results, n_rows):
         return rows
     ragged = np.empty(n_rows, dtype=object)
     for index, row in enumerate(rows):
-        ragged[index] = np.full_like(row[:1], np.nan) if index in failures else row
+        ragged[index] = row
+    some = next(row for index, row in enumerate(rows) if index not in failures)
+    for index in failures:
+        ragged[index] = np.full_like(some[:1], np.nan)
     return ragged
+
+
+def _make_room(n_rows, row):
+    try:
+        return np.empty((n_rows, *row.shape), dtype=row.dtype)
+    except MemoryError:  # one very long clip before short ones
+        return [None] * n_rows
 
 
 def _report(failures, n_rows):

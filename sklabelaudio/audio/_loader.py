@@ -136,7 +136,8 @@ class AudioLoader(TransformerMixin, BaseEstimator):
         clips = self._check(X, rate, reset=False)
         n_samples = self.duration and max(round(self.duration * rate), 1)
         return clips.map(
-            lambda waveform: fix_length(waveform, n_samples),
+            # A copy, so that the result is never a view of X.
+            lambda waveform: np.array(fix_length(waveform, n_samples)),
             n_jobs=self.n_jobs,
             on_error=self.on_error,
             verbose=self.verbose,
@@ -149,6 +150,7 @@ class AudioLoader(TransformerMixin, BaseEstimator):
             sampling_rate=self.sampling_rate if rate is None else rate,
             target_sampling_rate=target_rate,
             channel=self.channel,
+            on_error=self.on_error,
             estimator=self,
             reset=reset,
         )
@@ -156,6 +158,7 @@ class AudioLoader(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.input_tags.allow_nan = self.on_error == "skip"
         tags.requires_fit = self.sampling_rate is None
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

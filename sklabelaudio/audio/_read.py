@@ -12,6 +12,23 @@ from ..exceptions import AudioReadError
 CHANNEL_CONSTRAINT = [StrOptions({"mean"}), Interval(Integral, 0, None, closed="left")]
 SAMPLING_RATE_CONSTRAINT = [Interval(Real, 0, None, closed="neither"), None]
 
+# Where libsndfile's log says how many bytes should be there, by container.
+_SIZE_IN_LOG = {
+    "WAV": "data",
+    "WAVEX": "data",
+    "AIFF": "SSND",
+    "AU": "Data Size",
+    "CAF": "data",
+    "W64": "riff",
+    "RF64": "Riff size",
+}
+# Encoders that write into a pipe announce this much or more: they could not know.
+_UNKNOWN_SIZE = 0x7FFFF000
+# Likewise for the samples of a FLAC file; no file is that long.
+_UNKNOWN_LENGTH = 2**35
+# Frames to decode at a time on the way to an offset.
+_SKIP_BLOCK = 2**18
+
 # Decoders of frame-based formats may hand out up to two frames (of 1,152 samples
 # in MP3) less than the header announces; more than that is a cut file.
 _DECODER_SLACK = 2 * 1152
@@ -79,7 +96,7 @@ def load_audio(path, *, sampling_rate=None, channel="mean", offset=0.0, duration
     ((16000,), dtype('float32'), 16000)
     """
     return read_waveform(
-        os.fspath(path),
+        str(os.fspath(path)),
         sampling_rate=sampling_rate,
         channel=channel,
         offset=offset,
@@ -108,8 +125,7 @@ def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
                     if file.frames
                     else "it holds no samples",
                 )
-            if start:
-                file.seek(start)
+            _skip(file, start)
             samples = file.read(stop - start, dtype="float32", always_2d=True)
             if len(samples) < stop - start - _DECODER_SLACK:
                 raise AudioReadError(
@@ -119,6 +135,8 @@ def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
                 )
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
+    except TypeError as error:  # soundfile takes the suffix .raw for a format
+        raise AudioReadError(path, f"no sound file: {error}") from error
     waveform = _take_channel(path, samples, channel)
     finite = np.isfinite(waveform)
     if not finite.all():
@@ -138,6 +156,8 @@ def read_sampling_rate(path):
         return soundfile.info(path).samplerate
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
+    except TypeError as error:  # soundfile takes the suffix .raw for a format
+        raise AudioReadError(path, f"no sound file: {error}") from error
 
 
 def resample(waveform, orig_rate, target_rate):
@@ -175,37 +195,63 @@ def _check_is_sound_file(path):
         raise AudioReadError(path, error.strerror or str(error)) from error
 
 
+def _skip(file, n_samples):
+    if file.format not in ("OGG", "MPEG"):
+        file.seek(n_samples)
+        return
+    # A seek in these lands a little beside the sample, so they are decoded up to it.
+    while n_samples:
+        n_samples -= len(file.read(min(n_samples, _SKIP_BLOCK), always_2d=True))
+
+
 def _check_complete(path, file):
     """Refuse files that end early where libsndfile itself would not say so."""
+    if file.frames > _UNKNOWN_LENGTH:
+        raise AudioReadError(
+            path, "its header doesn't say how long it is: encode it anew"
+        )
     if file.format == "OGG":
         with open(path, "rb") as raw:
-            if not _ends_with_last_ogg_page(raw):
-                raise AudioReadError(
-                    path, "it is truncated: its last Ogg page is missing"
-                )
-    elif file.format.startswith(("WAV", "RF64")):
+            _check_ogg_pages(path, raw)
+    elif file.format in _SIZE_IN_LOG:
         # libsndfile shortens the clip to what is there and notes that in its log.
-        # 0xFFFFFFFF is what encoders write that could not know the length.
-        log = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.M)
-        if log and int(log[2]) < int(log[1]) < 0xFFFFFFFF:
+        label = _SIZE_IN_LOG[file.format]
+        log = re.search(
+            rf"^\s*{label}\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.M
+        )
+        if log is None:
+            return
+        announced, there = int(log[1]), int(log[2])
+        known = announced < _UNKNOWN_SIZE or file.format in ("W64", "RF64")
+        if known and there < announced:
             raise AudioReadError(
                 path,
-                f"it is truncated: {log[1]} bytes of samples announced, "
-                f"{log[2]} there",
+                f"it is truncated: {announced} bytes of samples announced, "
+                f"{there} there",
             )
 
 
-def _ends_with_last_ogg_page(raw):
+def _check_ogg_pages(path, raw):
     # A page is a header of 27 bytes, a table of up to 255 segment lengths, and the
-    # segments; bit 4 of its sixth byte marks the last page of a stream (RFC 3533).
-    largest_page = 27 + 255 + 255 * 255
+    # segments. Bit 4 of its sixth byte marks the last page of a stream, bytes 14 to
+    # 17 are the stream's number (RFC 3533).
+    first = raw.read(27)
     size = raw.seek(0, os.SEEK_END)
-    raw.seek(max(0, size - largest_page))
-    tail = raw.read()
-    start = tail.rfind(b"OggS")
-    if start < 0 or len(tail) - start < 27:
-        return False
+    largest_page = 27 + 255 + 255 * 255
+    for tail_size in (largest_page, size):  # all of it if other bytes follow the end
+        raw.seek(max(0, size - tail_size))
+        tail = raw.read()
+        start = tail.rfind(b"OggS")
+        if start >= 0:
+            break
     page = tail[start:]
-    n_segments = page[26]
-    complete = 27 + n_segments + sum(page[27 : 27 + n_segments]) <= len(page)
-    return complete and bool(page[5] & 4)
+    complete = False
+    if len(page) >= 27:
+        n_segments = page[26]
+        complete = 27 + n_segments + sum(page[27 : 27 + n_segments]) <= len(page)
+    if not (complete and page[5] & 4):
+        raise AudioReadError(path, "it is truncated: its last Ogg page is missing")
+    if page[14:18] != first[14:18]:
+        raise AudioReadError(
+            path, "it holds several Ogg streams: split it, one stream a file"
+        )

@@ -117,14 +117,17 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
     >>> import numpy as np
     >>> from sklabelaudio import BilinearZeroShotClassifier
     >>> attributes = {  # pitched, loud
-    ...     "whistle": [1, 0], "siren": [1, 1], "rain": [0, 0], "engine": [0, 1]
+    ...     "engine": [0, 1], "rain": [0, 0], "whistle": [1, 0], "siren": [1, 1]
     ... }
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.repeat(["whistle", "engine", "siren", "rain"], 20)
-    >>> X = np.array([attributes[label] for label in y]) + rng.normal(0, 0.1, (80, 2))
+    >>> y = np.repeat(list(attributes), 20)
+    >>> X = np.array([attributes[label] for label in y], dtype=float)
+    >>> X += np.random.default_rng(0).normal(0, 0.1, X.shape)
     >>> classifier = BilinearZeroShotClassifier(attributes, center="both")
-    >>> _ = classifier.fit(X[:40], y[:40])
-    >>> classifier.set_params(candidate_labels=["siren", "rain"]).score(X[40:], y[40:])
+    >>> heard = y != "siren"
+    >>> _ = classifier.fit(X[heard], y[heard])
+    >>> classifier.set_params(candidate_labels=["siren", "rain", "engine"])
+    BilinearZeroShotClassifier(...)
+    >>> classifier.score(X[~heard], y[~heard])
     1.0
     """
 
@@ -234,9 +237,10 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         seen_classes = np.unique(np.concatenate(known))
         targets = np.searchsorted(seen_classes, labels)[targets]
         if len(seen_classes) < 2:
+            only = seen_classes.tolist()[0]
             raise ValueError(
-                f"y holds one class, {seen_classes.tolist()[0]!r}: there must be at least 2 "
-                "classes to learn to tell apart"
+                f"y holds one class, {only!r}: there must be at least 2 classes to "
+                "learn to tell apart"
             )
         if not go_on:
             self._fit_label_embedder(seen_classes)
@@ -273,9 +277,7 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
             self.coef_,
             learning_rate=self.learning_rate,
             epochs=epochs,
-            epoch_order=partial(
-                rng.permutation if self.shuffle else np.arange, len(X)
-            ),
+            epoch_order=partial(rng.permutation if self.shuffle else np.arange, len(X)),
         )
         for W in solutions:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -377,7 +379,9 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
     def _prepare(self, vectors, side):
         """Centre and scale vectors of one side as the parameters say."""
         if self.center in (side, "both"):
-            vectors = vectors - (self.audio_mean_ if side == "audio" else self.text_mean_)
+            vectors = vectors - (
+                self.audio_mean_ if side == "audio" else self.text_mean_
+            )
         if self.scale in (side, "both"):
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths == 0, 1, lengths)

@@ -55,9 +55,7 @@ def fit_minibatch(
                 x = torch.as_tensor(X[batch], dtype=torch.float32, device=device)
                 y = torch.as_tensor(targets[batch], device=device)
                 steps = _rank_steps(x @ weights @ labels.T, y, penalties)
-                weights.addmm_(
-                    x.T, steps @ labels, alpha=learning_rate / len(batch)
-                )
+                weights.addmm_(x.T, steps @ labels, alpha=learning_rate / len(batch))
             yield W + (weights.cpu().numpy() - start) @ basis.T
 
 

@@ -39,7 +39,8 @@ def check_candidate_labels(candidate_labels):
     """
     if isinstance(candidate_labels, str):
         raise TypeError(
-            f"candidate_labels={candidate_labels!r} is one string: pass a list of labels"
+            f"candidate_labels={candidate_labels!r} is one string: pass a list of "
+            "labels"
         )
     labels, counts = np.unique(np.asarray(candidate_labels), return_counts=True)
     if labels.size < counts.sum():

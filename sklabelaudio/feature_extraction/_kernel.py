@@ -1,6 +1,7 @@
 """One waveform to one log-mel spectrogram, in blocks that stay in the cache."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class LogMelKernel:
         mel = np.empty((n_frames, self.n_mels), dtype=np.float32)
         n_blocks = -(-n_frames // self._block)
         edges = np.linspace(0, n_frames, n_blocks + 1).astype(int)
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             self._mel_block(frames[start:stop], mel[start:stop])
         self.logarithm(mel)
         return mel
@@ -150,7 +151,10 @@ def _group_bands(mel_bank, repeats):
         while last < len(mel_bank):
             new_low = min([low, *used[last][:1]])
             new_high = max([high, *(used[last][-1:] + 1)])
-            if last - first >= _BANDS_PER_GROUP and new_high - new_low > _BINS_PER_GROUP:
+            if (
+                last - first >= _BANDS_PER_GROUP
+                and new_high - new_low > _BINS_PER_GROUP
+            ):
                 break
             low, high, last = new_low, new_high, last + 1
         low = min(low, high)  # bands without a bin leave an empty product, which is 0

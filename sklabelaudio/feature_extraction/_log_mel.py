@@ -254,6 +254,16 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         """
         clips = self._check(X, self.sampling_rate, reset=True)
         self.sampling_rate_ = clips.common_sampling_rate()
+        if self.duration is not None:
+            n_samples = self._n_samples(self.sampling_rate_)
+            window = self.win_length or self.n_fft
+            if n_samples < window:
+                raise ValueError(
+                    f"duration={self.duration:g} s is {n_samples} samples at "
+                    f"{self.sampling_rate_:g} Hz, fewer than a frame's {window}: raise "
+                    "duration, or lower n_fft and win_length"
+                )
+        self._window()
         mel_bank = self._mel_bank(self.sampling_rate_)
         n_empty = int((~mel_bank.any(axis=1)).sum())
         if n_empty:
@@ -289,7 +299,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         rate = getattr(self, "sampling_rate_", self.sampling_rate)
         clips = self._check(X, rate, reset=False)
         kernel = self._kernel(rate)
-        n_samples = self.duration and max(round(self.duration * rate), 1)
+        n_samples = self._n_samples(rate)
 
         def log_mel(waveform):
             waveform = fix_length(waveform, n_samples)
@@ -348,9 +358,14 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
             sampling_rate=self.sampling_rate,
             target_sampling_rate=rate,
             channel=self.channel,
+            on_error=self.on_error,
             estimator=self,
             reset=reset,
         )
+
+    def _n_samples(self, rate):
+        """Return the samples of every clip, or None where each keeps its own."""
+        return None if self.duration is None else max(round(self.duration * rate), 1)
 
     def _check_length(self, n_samples, rate):
         window = self.win_length or self.n_fft
@@ -363,7 +378,8 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         if self.center and self.pad_mode == "reflect" and n_samples <= self.n_fft // 2:
             raise ValueError(
                 f"it has {n_samples} samples at {rate:g} Hz, too few to be reflected "
-                f"by n_fft // 2 = {self.n_fft // 2}: set pad_mode='constant' or duration"
+                f"by n_fft // 2 = {self.n_fft // 2}: set pad_mode='constant' or "
+                "duration"
             )
         if not self.center and n_samples < self.n_fft:
             raise ValueError(
@@ -395,15 +411,26 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
                 norm=self.norm,
             )
 
-    def _kernel(self, rate):
+    def _window(self):
+        """Return the window in the middle of an FFT's frame, ``(n_fft,)``."""
         from scipy.signal import get_window
 
         win_length = self.win_length or self.n_fft
+        try:
+            samples = get_window(self.window, win_length)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"window={self.window!r} is none that scipy.signal.get_window knows: "
+                f"{error}"
+            ) from error
         window = np.zeros(self.n_fft, dtype=np.float32)
         start = (self.n_fft - win_length) // 2
-        window[start : start + win_length] = get_window(self.window, win_length)
+        window[start : start + win_length] = samples
+        return window
+
+    def _kernel(self, rate):
         return LogMelKernel(
-            window=window,
+            window=self._window(),
             hop_length=self.hop_length,
             mel_bank=self._mel_bank(rate),
             power=self.power,
@@ -422,6 +449,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.input_tags.allow_nan = self.on_error == "skip"
         tags.requires_fit = self.sampling_rate is None
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
@@ -431,6 +459,7 @@ def take_logarithm(mel, *, log, power, ref, amin, amin_mode, top_db):
     """Take the logarithm of one clip's mel spectrogram in place."""
     if log is None:
         return
+    amin = max(amin, np.finfo(np.float32).tiny)  # 0 in float32 has no logarithm
     if amin_mode == "clip":
         np.maximum(mel, amin, out=mel)
     else:

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import (
+    _check_feature_names,
     _check_feature_names_in,
     check_array,
     check_is_fitted,
@@ -15,11 +16,10 @@ STATISTICS = {
     "min": lambda frames: frames.min(axis=0),
     "max": lambda frames: frames.max(axis=0),
     "median": lambda frames: np.median(frames, axis=0),
-    "delta_std": lambda frames: (
-        np.diff(frames, axis=0).std(axis=0, dtype=np.float64)
-        if len(frames) > 1
-        else np.zeros(frames.shape[1])
-    ),
+    # One frame does not differ from itself, and NaN stays NaN.
+    "delta_std": lambda frames: np.diff(
+        frames if len(frames) > 1 else frames[[0, 0]], axis=0
+    ).std(axis=0, dtype=np.float64),
 }
 
 
@@ -82,10 +82,7 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
         self : TemporalPooling
             The fitted transformer.
         """
-        if not len(self.statistics) or not set(self.statistics) <= set(STATISTICS):
-            raise ValueError(
-                f"statistics={self.statistics!r} must be some of {sorted(STATISTICS)}"
-            )
+        self._check_statistics()
         self._check(X, reset=True)
         return self
 
@@ -104,6 +101,7 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
             All bands of the first statistic, then those of the next.
         """
         check_is_fitted(self)
+        self._check_statistics()
         X = self._check(X, reset=False)
         n_bands = self.n_features_in_
         pooled = np.empty((len(X), len(self.statistics) * n_bands), dtype=np.float32)
@@ -133,6 +131,15 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
+    def _check_statistics(self):
+        names = list(self.statistics)
+        if not names or any(
+            not isinstance(name, str) or name not in STATISTICS for name in names
+        ):
+            raise ValueError(
+                f"statistics={self.statistics!r} must be some of {sorted(STATISTICS)}"
+            )
+
     def _check(self, X, reset):
         """Return X as something to take 2-D frames from, clip by clip."""
         check = {
@@ -141,12 +148,7 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
             "ensure_all_finite": "allow-nan",
         }
         if _is_ragged(X):
-            X = [
-                check_array(
-                    frames, input_name=f"X[{i}]", ensure_all_finite="allow-nan"
-                )
-                for i, frames in enumerate(X)
-            ]
+            X = [_check_clip(frames, f"X[{i}]") for i, frames in enumerate(X)]
             n_bands = {frames.shape[1] for frames in X}
             if len(n_bands) > 1:
                 raise ValueError(
@@ -160,6 +162,8 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
                 raise ValueError(
                     f"X has shape {X.shape}: frames are (n_clips, n_frames, n_bands)"
                 )
+            if X.shape[1] == 0:
+                raise ValueError(f"X has shape {X.shape}: clips need a frame at least")
             self._check_n_bands(X.shape[2], reset)
         else:
             X = validate_data(self, X, reset=reset, **check)
@@ -168,6 +172,7 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
 
     def _check_n_bands(self, n_bands, reset):
         if reset:
+            _check_feature_names(self, None, reset=True)  # forget former ones
             self.n_features_in_ = n_bands
         elif n_bands != self.n_features_in_:
             raise ValueError(
@@ -184,6 +189,15 @@ class TemporalPooling(TransformerMixin, BaseEstimator):
 
 
 def _is_ragged(X):
-    if isinstance(X, np.ndarray) and X.dtype != object:
+    if getattr(X, "ndim", 1) > 1 or not hasattr(X, "__len__") or len(X) == 0:
         return False
-    return hasattr(X, "__len__") and len(X) > 0 and all(np.ndim(f) == 2 for f in X)
+    return np.ndim(next(iter(X))) > 1
+
+
+def _check_clip(frames, name):
+    if np.ndim(frames) != 2:
+        raise ValueError(
+            f"{name} has shape {np.shape(frames)}: a clip's frames are "
+            "(n_frames, n_bands)"
+        )
+    return check_array(frames, input_name=name, ensure_all_finite="allow-nan")

@@ -220,6 +220,7 @@ class LabelSimilarityDisplay:
             The display itself.
         """
         import matplotlib.pyplot as plt
+
         similarity = np.asarray(self.similarity)
         column_labels = (
             self.labels if self.column_labels is None else self.column_labels

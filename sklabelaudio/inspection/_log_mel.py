@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 _OCTAVES = 125.0 * 2.0 ** np.arange(10)  # Hz
 
 
@@ -160,6 +159,7 @@ class LogMelDisplay:
             `frequencies` does not increase.
         """
         import matplotlib.pyplot as plt
+
         self._check()
         if ax is None:
             _, ax = plt.subplots(layout="constrained")

@@ -129,7 +129,7 @@ def test_indexing(paths, index):
 def test_slices_are_refused(paths, kind):
     X = paths if kind == "files" else noise((3, 40))
     clips = check_audio(X, sampling_rate=RATE, target_sampling_rate=16000)
-    with pytest.raises(TypeError, match="slice|integer"):
+    with pytest.raises(TypeError, match=r"slice|integer"):
         clips[:2]
     with pytest.raises(IndexError):
         clips[3]
@@ -268,7 +268,7 @@ def test_one_waveform():
 
 @pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.coo_matrix])
 def test_sparse(kind):
-    with pytest.raises(TypeError, match="Sparse data was passed for X.*toarray"):
+    with pytest.raises(TypeError, match=r"Sparse data was passed for X.*toarray"):
         check_audio(kind(noise((2, 50))), sampling_rate=RATE)
 
 

@@ -181,7 +181,19 @@ def test_clips_of_different_bands():
         ([np.zeros((3, 5)), np.full((2, 5), np.inf)], r"X\[1\] contains infinity"),
         (np.full((2, 5), "a"), "numeric|convert"),
     ],
-    ids=str,
+    ids=[
+        "nothing",
+        "1-D",
+        "no clips",
+        "no frames",
+        "no frames in one",
+        "4-D",
+        "4-D list",
+        "mixed dimensions",
+        "infinity",
+        "infinity in one",
+        "text",
+    ],
 )
 @pytest.mark.parametrize("statistic", ["mean", "min"])
 def test_bad_input(X, message, statistic):
@@ -211,9 +223,7 @@ def test_feature_names():
     assert list(pooling.get_feature_names_out()) == [f"max_{c}" for c in "abcde"]
 
 
-@pytest.mark.parametrize(
-    "X", [np.stack([frames(9)] * 4), RAGGED], ids=["3-D", "ragged"]
-)
+@pytest.mark.parametrize("X", [np.stack(4 * [frames(9)]), RAGGED], ids=["3-D", "list"])
 def test_set_output(X):
     pooling = TemporalPooling().set_output(transform="pandas")
     table = pooling.fit_transform(X)
@@ -226,7 +236,7 @@ def test_refit_forgets():
     pooling = TemporalPooling().fit(pd.DataFrame(frames(3), columns=list("abcde")))
     pooling.fit(np.zeros((2, 3, 4)))
     assert pooling.n_features_in_ == 4
-    assert list(pooling.get_feature_names_out())[0] == "mean_x0"
+    assert pooling.get_feature_names_out()[0] == "mean_x0"
 
 
 def test_clone_and_x_is_left_as_it_was():
