@@ -2,14 +2,13 @@
 
 import operator
 import warnings
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
-
-# Not scikit-learn's Parallel: it sets the warning filters in each task, which threads
-# do to one another.
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 
 from ..exceptions import AudioReadError, AudioReadWarning
 from ._read import read_sampling_rate, read_waveform, resample
@@ -165,9 +164,7 @@ class AudioClips(Sequence):
         if n_threads == 1:
             results = (attempt(index) for index in range(len(self)))
         else:
-            results = Parallel(
-                n_jobs=n_threads, require="sharedmem", return_as="generator"
-            )(delayed(attempt)(index) for index in range(len(self)))
+            results = _map_in_threads(attempt, range(len(self)), n_threads)
         with closing(results):  # stops the threads if a clip raises
             if verbose:
                 from tqdm import tqdm
@@ -175,6 +172,25 @@ class AudioClips(Sequence):
                 shown = tqdm(results, total=len(self), unit="clip")
                 return _collect(shown, len(self), on_error)
             return _collect(results, len(self), on_error)
+
+
+def _map_in_threads(function, items, n_threads):
+    """Yield results in order, with no more tasks under way than keep threads busy.
+
+    joblib's generators warn when they are left early, as an unreadable clip does.
+    """
+    pending = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 4 * n_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for task in pending:
+                task.cancel()
 
 
 def find_fault(waveform):
@@ -242,5 +258,5 @@ def _report(failures, n_rows):
         f"{len(failures)} of {n_rows} clips can't be used, their rows are NaN:\n"
         + listing,
         AudioReadWarning,
-        stacklevel=4,
+        stacklevel=6,  # who called transform,
     )

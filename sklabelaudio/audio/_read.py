@@ -2,6 +2,7 @@
 
 import os
 import re
+import zlib
 from numbers import Integral, Real
 
 import numpy as np
@@ -26,6 +27,7 @@ _SIZE_IN_LOG = {
 _UNKNOWN_SIZE = 0x7FFFF000
 # Likewise for the samples of a FLAC file; no file is that long.
 _UNKNOWN_LENGTH = 2**35
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Frames to decode at a time on the way to an offset.
 _SKIP_BLOCK = 2**18
 
@@ -125,7 +127,7 @@ def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
                     if file.frames
                     else "it holds no samples",
                 )
-            _skip(file, start)
+            _skip(path, file, start)
             samples = file.read(stop - start, dtype="float32", always_2d=True)
             if len(samples) < stop - start - _DECODER_SLACK:
                 raise AudioReadError(
@@ -195,13 +197,18 @@ def _check_is_sound_file(path):
         raise AudioReadError(path, error.strerror or str(error)) from error
 
 
-def _skip(file, n_samples):
-    if file.format not in ("OGG", "MPEG"):
+def _skip(path, file, n_samples):
+    if n_samples == 0:
+        return
+    if file.seekable() and file.format not in ("OGG", "MP3", "MPEG"):
         file.seek(n_samples)
         return
     # A seek in these lands a little beside the sample, so they are decoded up to it.
     while n_samples:
-        n_samples -= len(file.read(min(n_samples, _SKIP_BLOCK), always_2d=True))
+        block = file.read(min(n_samples, _SKIP_BLOCK), always_2d=True)
+        if not len(block):
+            raise AudioReadError(path, "it is truncated: it ends before the offset")
+        n_samples -= len(block)
 
 
 def _check_complete(path, file):
@@ -212,7 +219,7 @@ def _check_complete(path, file):
         )
     if file.format == "OGG":
         with open(path, "rb") as raw:
-            _check_ogg_pages(path, raw)
+            _check_ogg_pages(path, raw.read())
     elif file.format in _SIZE_IN_LOG:
         # libsndfile shortens the clip to what is there and notes that in its log.
         label = _SIZE_IN_LOG[file.format]
@@ -231,27 +238,35 @@ def _check_complete(path, file):
             )
 
 
-def _check_ogg_pages(path, raw):
-    # A page is a header of 27 bytes, a table of up to 255 segment lengths, and the
-    # segments. Bit 4 of its sixth byte marks the last page of a stream, bytes 14 to
-    # 17 are the stream's number (RFC 3533).
-    first = raw.read(27)
-    size = raw.seek(0, os.SEEK_END)
-    largest_page = 27 + 255 + 255 * 255
-    for tail_size in (largest_page, size):  # all of it if other bytes follow the end
-        raw.seek(max(0, size - tail_size))
-        tail = raw.read()
-        start = tail.rfind(b"OggS")
-        if start >= 0:
+def _check_ogg_pages(path, data):
+    """Walk the pages of an Ogg file: the decoder drops bad ones and plays on."""
+    # A page is a header of 27 bytes, a table of segment lengths, and the segments. Of
+    # the header, byte 5 has a bit for a stream's first page (2) and for its last (4),
+    # 14 to 17 are the stream's number, 22 to 25 the checksum (RFC 3533).
+    position, kind, stream = 0, 0, data[14:18]
+    while data[position : position + 4] == b"OggS" and len(data) >= position + 27:
+        n_segments = data[position + 26]
+        body = position + 27 + n_segments
+        end = body + sum(data[position + 27 : body])
+        if end > len(data):
+            kind = 0
             break
-    page = tail[start:]
-    complete = False
-    if len(page) >= 27:
-        n_segments = page[26]
-        complete = 27 + n_segments + sum(page[27 : 27 + n_segments]) <= len(page)
-    if not (complete and page[5] & 4):
+        page = bytearray(data[position:end])
+        checksum, page[22:26] = bytes(page[22:26]), bytes(4)
+        if _ogg_checksum(page) != checksum:
+            raise AudioReadError(path, f"it is damaged at byte {position}")
+        kind = page[5]
+        if page[14:18] != stream or (position and kind & 2):
+            raise AudioReadError(
+                path, "it holds several Ogg streams: split it, one stream a file"
+            )
+        position = end
+    if not kind & 4:
         raise AudioReadError(path, "it is truncated: its last Ogg page is missing")
-    if page[14:18] != first[14:18]:
-        raise AudioReadError(
-            path, "it holds several Ogg streams: split it, one stream a file"
-        )
+
+
+def _ogg_checksum(page):
+    # Ogg feeds zlib's polynomial with the highest bit first, and with neither the
+    # start value nor the final inversion.
+    crc = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_REVERSED_BITS)

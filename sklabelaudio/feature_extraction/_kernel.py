@@ -29,22 +29,26 @@ class LogMelKernel:
 
     Parameters
     ----------
-    window : ndarray of shape (n_fft,), float32
+    window : ndarray of shape (n_fft,)
         The window, padded to the FFT's length.
     hop_length : int
         Samples from one frame to the next.
-    mel_bank : ndarray of shape (n_mels, 1 + n_fft // 2), float32
+    mel_bank : ndarray of shape (n_mels, 1 + n_fft // 2)
         Weights of the mel bands.
     power : float
         Exponent of the magnitude spectrum.
     pad_mode : str or None
         How to pad half a frame on both sides, in `numpy.pad`'s sense; ``None``
         does not pad.
+    dtype : dtype
+        Floating-point type to compute in.
     logarithm : callable
         Called with a clip's mel spectrogram, which it overwrites.
     """
 
-    def __init__(self, *, window, hop_length, mel_bank, power, pad_mode, logarithm):
+    def __init__(
+        self, *, window, hop_length, mel_bank, power, pad_mode, dtype, logarithm
+    ):
         import torch
 
         self.n_fft = len(window)
@@ -53,16 +57,18 @@ class LogMelKernel:
         self.power = power
         self.pad_mode = pad_mode
         self.logarithm = logarithm
-        self._window = torch.from_numpy(window)
+        self.dtype = np.dtype(dtype)
+        self._window = torch.from_numpy(window.astype(dtype))
         # Squares of real and imaginary parts lie side by side and share a weight:
         # the product adds them, which spares a pass over the spectrum.
         self._interleaved = power == 2
+        mel_bank = mel_bank.astype(dtype)
         self._groups = _group_bands(mel_bank, 2 if self._interleaved else 1)
         self._columns = slice(
             min(columns.start for columns, _, _ in self._groups),
             max(columns.stop for columns, _, _ in self._groups),
         )
-        frame_bytes = 4 * (self.n_fft + 2 * (self.n_fft // 2 + 1))
+        frame_bytes = self.dtype.itemsize * (self.n_fft + 2 * (self.n_fft // 2 + 1))
         self._block = max(1, _BLOCK_BYTES // frame_bytes)
         self._scratch = threading.local()
 
@@ -79,19 +85,19 @@ class LogMelKernel:
         n_frames = self.n_frames(waveform.size)
         signal = torch.from_numpy(self._pad(waveform))
         frames = signal.unfold(0, self.n_fft, self.hop_length)
-        mel = np.empty((n_frames, self.n_mels), dtype=np.float32)
+        mel = np.empty((n_frames, self.n_mels), dtype=self.dtype)
         n_blocks = -(-n_frames // self._block)
         edges = np.linspace(0, n_frames, n_blocks + 1).astype(int)
         for start, stop in pairwise(edges):
             self._mel_block(frames[start:stop], mel[start:stop])
         self.logarithm(mel)
-        return mel
+        return mel.astype(np.float32, copy=False)
 
     def _pad(self, waveform):
         """Copy the waveform to scratch memory, padded as `pad_mode` says."""
         half = 0 if self.pad_mode is None else self.n_fft // 2
         if half and waveform.size <= half:
-            return np.pad(waveform, half, mode=self.pad_mode)
+            return np.pad(waveform.astype(self.dtype), half, mode=self.pad_mode)
         signal = self._memory("signal", waveform.size + 2 * half)
         signal[half : half + waveform.size] = waveform
         if half:
@@ -117,14 +123,14 @@ class LogMelKernel:
             np.matmul(powers[:, columns], weights, out=mel[:, bands])
 
     def _memory(self, name, size):
-        """Return scratch memory, ``(size,)``, float32, of the calling thread.
+        """Return scratch memory, ``(size,)``, of the calling thread.
 
         Allocating it anew for every clip costs more than the copy into it, and
         keeps threads waiting for each other.
         """
         memory = getattr(self._scratch, name, None)
         if memory is None or memory.size < size:
-            memory = np.empty(size, dtype=np.float32)
+            memory = np.empty(size, dtype=self.dtype)
             setattr(self._scratch, name, memory)
         return memory[:size]
 

@@ -25,8 +25,8 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
     """Turn clips into log-mel spectrograms.
 
     Any setting of the short-time Fourier transform, the mel bank and the
-    logarithm; the same numbers as librosa's, several times faster. Files are read
-    and resampled on the way, so it can be the first step of a pipeline.
+    logarithm, as librosa has them, several times faster. Files are read and
+    resampled on the way, so it can be the first step of a pipeline.
 
     Parameters
     ----------
@@ -78,6 +78,8 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
     channel : "mean" or int, default="mean"
         What to take of files with several channels: their mean, or the channel of
         this index.
+    dtype : {"float32", "float64"}, default="float32"
+        Precision to compute in; the result is float32 in either case. See Notes.
     n_jobs : int, default=None
         Threads that work on clips at the same time; ``None`` is 1, -1 all cores.
     on_error : {"raise", "skip"}, default="raise"
@@ -105,6 +107,11 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
     Frames are worked on in blocks that fit a core's cache, so memory is the
     result's and one block's. A clip's result depends on that clip alone: not on
     the batch, the order or `n_jobs`.
+
+    In single precision, rounding in the FFT is some 140 dB below a frame's peak:
+    values that are less than 60 dB below it are within 0.001 dB of librosa's, which
+    computes in double precision, and what lies 110 dB below it may be off by some
+    hundredths. ``dtype="float64"`` has none of that and takes about twice as long.
 
     With ``sampling_rate`` given there is nothing to learn, and `transform` works
     without `fit`.
@@ -139,6 +146,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         "top_db": [POSITIVE, None],
         "duration": [POSITIVE, None],
         "channel": CHANNEL_CONSTRAINT,
+        "dtype": [StrOptions({"float32", "float64"})],
         "n_jobs": [Integral, None],
         "on_error": [StrOptions({"raise", "skip"})],
         "verbose": ["verbose"],
@@ -167,6 +175,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         top_db=None,
         duration=None,
         channel="mean",
+        dtype="float32",
         n_jobs=None,
         on_error="raise",
         verbose=False,
@@ -191,6 +200,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         self.top_db = top_db
         self.duration = duration
         self.channel = channel
+        self.dtype = dtype
         self.n_jobs = n_jobs
         self.on_error = on_error
         self.verbose = verbose
@@ -409,6 +419,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
                 fmax=fmax,
                 htk=self.mel_scale == "htk",
                 norm=self.norm,
+                dtype=np.float64,
             )
 
     def _window(self):
@@ -423,7 +434,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
                 f"window={self.window!r} is none that scipy.signal.get_window knows: "
                 f"{error}"
             ) from error
-        window = np.zeros(self.n_fft, dtype=np.float32)
+        window = np.zeros(self.n_fft)
         start = (self.n_fft - win_length) // 2
         window[start : start + win_length] = samples
         return window
@@ -435,6 +446,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
             mel_bank=self._mel_bank(rate),
             power=self.power,
             pad_mode=self.pad_mode if self.center else None,
+            dtype=self.dtype,
             logarithm=partial(
                 take_logarithm,
                 log=self.log,

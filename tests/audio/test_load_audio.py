@@ -1,5 +1,6 @@
 import os
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,15 @@ def test_offset_and_duration_count_seconds_of_the_file(tmp_path):
     assert waveform.size == 8000
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.25])
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32", "IMA_ADPCM"])
+def test_codecs_without_a_seek(tmp_path, subtype, offset):
+    path = write(tmp_path / "a.wav", noise(8000), 8000, subtype=subtype)
+    expected, _ = soundfile.read(path, dtype="float32")
+    waveform, _ = load_audio(path, offset=offset)
+    np.testing.assert_array_equal(waveform, expected[round(offset * 8000) :])
+
+
 @pytest.mark.parametrize("offset", [1.0, 7])
 def test_offset_behind_the_end(tmp_path, offset):
     path = write(tmp_path / "a.wav", noise())
@@ -299,7 +309,32 @@ def test_truncated_mp3(tmp_path):
     assert_unreadable(path, "truncated: 48000 samples announced")
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("cut.mp3", lambda data: data[: len(data) // 2]),
+        ("hole.ogg", lambda data: data[:90_000] + bytes(50_000) + data[140_000:]),
+    ],
+)
+def test_offset_behind_what_can_be_decoded(tmp_path, name, spoil):
+    """It is an error, and comes to an end."""
+    path = rewrite(write(tmp_path / name, noise(40 * RATE)), spoil)
+    causes = []
+
+    def read():
+        try:
+            load_audio(path, offset=39.9)
+        except AudioReadError as error:
+            causes.append(error.cause)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(timeout=5)
+    (cause,) = causes
+    assert "truncated" in cause or "damaged" in cause
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["a.ogg", "a.flac"])
 def test_damaged(tmp_path, name, share):
     """Decoders drop what fails its checksum, and play on."""

@@ -122,6 +122,9 @@ def test_mel_banks(settings, signal):
         warnings.filterwarnings("ignore", message="Empty filters")
         expected = decibels(mel_spectrogram(waveform, **settings))
     assert_close(extract(waveform, **settings), expected)
+    exact = extract(waveform, dtype="float64", **settings)
+    assert exact.dtype == np.float32
+    assert np.abs(exact - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
