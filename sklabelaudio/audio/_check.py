@@ -173,11 +173,10 @@ def _to_matrix(X, estimator, reset, check_samples):
 
 
 def _holds_text(X):
-    first = np.asarray(X[:1] if isinstance(X, np.ndarray) else list(X)[:1])
-    if hasattr(X, "iloc"):
-        first = np.asarray(X.iloc[:1])
-    return first.dtype.kind in "US" or any(
-        isinstance(item, (str, os.PathLike)) for item in first.flat
+    row = np.asarray(X.iloc[:1] if hasattr(X, "iloc") else X[:1])
+    return row.dtype.kind in "US" or (
+        row.dtype == object
+        and any(isinstance(item, (str, os.PathLike)) for item in row.flat)
     )
 
 

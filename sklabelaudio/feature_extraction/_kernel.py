@@ -10,12 +10,12 @@ _BLOCK_BYTES = 1_400_000
 # A mel band spans few FFT bins, so the mel product is taken for groups of bands
 # that are neighbours: at least this many, more while they span few bins.
 _BANDS_PER_GROUP = 8
-_BINS_PER_GROUP = 64
+_BINS_PER_GROUP = 32
 
 # What stands before and behind a waveform x that is padded by n samples.
 _EDGES = {
-    "constant": lambda x, n: (0, 0),
-    "edge": lambda x, n: (x[0], x[-1]),
+    "constant": lambda x, n: (np.zeros(n, x.dtype), np.zeros(n, x.dtype)),
+    "edge": lambda x, n: (np.full(n, x[0]), np.full(n, x[-1])),
     "reflect": lambda x, n: (x[n:0:-1], x[-2 : -n - 2 : -1]),
     "symmetric": lambda x, n: (x[n - 1 :: -1], x[: -n - 1 : -1]),
 }
@@ -80,38 +80,66 @@ class LogMelKernel:
 
     def __call__(self, waveform):
         """Return the log-mel spectrogram, ``(n_frames, n_mels)``, float32."""
-        import torch
-
         n_frames = self.n_frames(waveform.size)
-        signal = torch.from_numpy(self._pad(waveform))
-        frames = signal.unfold(0, self.n_fft, self.hop_length)
+        pieces = self._cut_frames(waveform, n_frames)
         mel = np.empty((n_frames, self.n_mels), dtype=self.dtype)
         n_blocks = -(-n_frames // self._block)
-        edges = np.linspace(0, n_frames, n_blocks + 1).astype(int)
+        edges = [i * n_frames // n_blocks for i in range(n_blocks + 1)]
         for start, stop in pairwise(edges):
-            self._mel_block(frames[start:stop], mel[start:stop])
+            self._mel_block(pieces, start, mel[start:stop])
         self.logarithm(mel)
         return mel.astype(np.float32, copy=False)
 
-    def _pad(self, waveform):
-        """Copy the waveform to scratch memory, padded as `pad_mode` says."""
-        half = 0 if self.pad_mode is None else self.n_fft // 2
-        if half and waveform.size <= half:
-            return np.pad(waveform.astype(self.dtype), half, mode=self.pad_mode)
-        signal = self._memory("signal", waveform.size + 2 * half)
-        signal[half : half + waveform.size] = waveform
-        if half:
-            signal[:half], signal[-half:] = _EDGES[self.pad_mode](waveform, half)
-        return signal
+    def _cut_frames(self, waveform, n_frames):
+        """Return frames as views, in pieces: number of the first, and frames.
 
-    def _mel_block(self, frames, mel):
+        Only the frames at the ends reach into the padding. The others are views of
+        the waveform itself, for a padded copy of it would drive the block out of
+        the cache.
+        """
         import torch
 
-        windowed = torch.from_numpy(self._memory("frames", frames.numel()))
-        windowed = windowed.view(len(frames), -1)
-        spectrum = torch.fft.rfft(torch.mul(frames, self._window, out=windowed))
+        def cut(signal):
+            if not signal.flags.writeable:
+                signal = signal.copy()  # torch takes no read-only arrays
+            return torch.from_numpy(signal).unfold(0, self.n_fft, self.hop_length)
+
+        n, hop = waveform.size, self.hop_length
+        if self.pad_mode is None:
+            return [(0, cut(waveform))]
+        half = self.n_fft // 2
+        first = -(-half // hop)
+        last = (n - self.n_fft + half) // hop
+        if last < first:
+            return [(0, cut(np.pad(waveform, half, mode=self.pad_mode)))]
+        left, right = _EDGES[self.pad_mode](waveform, half)
+        stop = (first - 1) * hop - half + self.n_fft
+        pieces = [
+            (0, cut(np.concatenate([left, waveform[:stop]]))),
+            (first, cut(waveform[first * hop - half :])),
+        ]
+        if last + 1 < n_frames:
+            tail = waveform[(last + 1) * hop - half :]
+            pieces.append((last + 1, cut(np.concatenate([tail, right]))))
+        return pieces
+
+    def _mel_block(self, pieces, start, mel):
+        import torch
+
+        n_frames = len(mel)
+        windowed = torch.from_numpy(self._memory("frames", n_frames * self.n_fft))
+        windowed = windowed.view(n_frames, self.n_fft)
+        for first, frames in pieces:
+            low, high = max(start, first), min(start + n_frames, first + len(frames))
+            if low < high:
+                torch.mul(
+                    frames[low - first : high - first],
+                    self._window,
+                    out=windowed[low - start : high - start],
+                )
+        spectrum = torch.fft.rfft(windowed)
         if self._interleaved:
-            parts = torch.view_as_real(spectrum).view(len(frames), -1)
+            parts = torch.view_as_real(spectrum).view(n_frames, -1)
             used = parts[:, self._columns]
             torch.mul(used, used, out=used)
             powers = parts.numpy()
