@@ -64,10 +64,6 @@ class LogMelKernel:
         self._interleaved = power == 2
         mel_bank = mel_bank.astype(dtype)
         self._groups = _group_bands(mel_bank, 2 if self._interleaved else 1)
-        self._columns = slice(
-            min(columns.start for columns, _, _ in self._groups),
-            max(columns.stop for columns, _, _ in self._groups),
-        )
         frame_bytes = self.dtype.itemsize * (self.n_fft + 2 * (self.n_fft // 2 + 1))
         self._block = max(1, _BLOCK_BYTES // frame_bytes)
         self._scratch = threading.local()
@@ -127,8 +123,7 @@ class LogMelKernel:
         import torch
 
         n_frames = len(mel)
-        windowed = torch.from_numpy(self._memory("frames", n_frames * self.n_fft))
-        windowed = windowed.view(n_frames, self.n_fft)
+        windowed = self._windowed(n_frames)
         for first, frames in pieces:
             low, high = max(start, first), min(start + n_frames, first + len(frames))
             if low < high:
@@ -139,10 +134,7 @@ class LogMelKernel:
                 )
         spectrum = torch.fft.rfft(windowed)
         if self._interleaved:
-            parts = torch.view_as_real(spectrum).view(n_frames, -1)
-            used = parts[:, self._columns]
-            torch.mul(used, used, out=used)
-            powers = parts.numpy()
+            powers = torch.view_as_real(spectrum).view(n_frames, -1).square_().numpy()
         else:
             powers = np.abs(spectrum.numpy())
             if self.power != 1:
@@ -150,17 +142,20 @@ class LogMelKernel:
         for columns, bands, weights in self._groups:
             np.matmul(powers[:, columns], weights, out=mel[:, bands])
 
-    def _memory(self, name, size):
-        """Return scratch memory, ``(size,)``, of the calling thread.
+    def _windowed(self, n_frames):
+        """Return scratch memory of the calling thread, ``(n_frames, n_fft)``.
 
-        Allocating it anew for every clip costs more than the copy into it, and
-        keeps threads waiting for each other.
+        Allocating it anew for every block costs more than working on it, and keeps
+        threads waiting for each other. torch aligns it with the cache's lines.
         """
-        memory = getattr(self._scratch, name, None)
-        if memory is None or memory.size < size:
-            memory = np.empty(size, dtype=self.dtype)
-            setattr(self._scratch, name, memory)
-        return memory[:size]
+        import torch
+
+        memory = getattr(self._scratch, "windowed", None)
+        if memory is None or len(memory) < n_frames:
+            dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+            memory = torch.empty(self._block, self.n_fft, dtype=dtype)
+            self._scratch.windowed = memory
+        return memory[:n_frames]
 
 
 def _group_bands(mel_bank, repeats):

@@ -82,6 +82,7 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         Precision to compute in; the result is float32 in either case. See Notes.
     n_jobs : int, default=None
         Threads that work on clips at the same time; ``None`` is 1, -1 all cores.
+        They pay off for files, which take longer to decode than to transform.
     on_error : {"raise", "skip"}, default="raise"
         What to do with a clip that can't be used. With ``"skip"`` its row is NaN
         and one warning names all such clips.
@@ -483,6 +484,7 @@ def take_logarithm(mel, *, log, power, ref, amin, amin_mode, top_db):
     decibels = 20 / power  # 10 for power, 20 for magnitude
     np.log10(mel, out=mel)
     np.multiply(mel, decibels, out=mel)
-    np.subtract(mel, decibels * np.log10(reference), out=mel)
+    if reference != 1:
+        np.subtract(mel, decibels * np.log10(reference), out=mel)
     if top_db is not None:
         np.maximum(mel, mel.max() - top_db, out=mel)
