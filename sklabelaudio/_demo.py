@@ -101,8 +101,8 @@ def _plan_runs(data, label_embedder, seed):
     )
     folds = PredefinedSplit(data.fold)
     runs = [
-        ("SVC, the 5 folds", n_classes, svc, folds, "confusion.png"),
-        ("bilinear, the 5 folds", n_classes, bilinear, folds, None),
+        ("SVC, official folds", n_classes, svc, folds, "confusion.png"),
+        ("bilinear, official folds", n_classes, bilinear, folds, None),
     ]
     if n_clips > _N_SHOTS:
         few = FewShotSplit(
