@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import zlib
 from numbers import Integral, Real
 
@@ -13,6 +14,8 @@ from ..exceptions import AudioReadError
 CHANNEL_CONSTRAINT = [StrOptions({"mean"}), Interval(Integral, 0, None, closed="left")]
 SAMPLING_RATE_CONSTRAINT = [Interval(Real, 0, None, closed="neither"), None]
 
+# Why a file can't be opened, libsndfile keeps in one place for all threads.
+_opening = threading.Lock()
 # Where libsndfile's log says how many bytes should be there, by container.
 _SIZE_IN_LOG = {
     "WAV": "data",
@@ -112,7 +115,9 @@ def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
 
     _check_is_sound_file(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with _opening:
+            file = soundfile.SoundFile(path)
+        with file:
             rate = file.samplerate
             start = round(offset * rate)
             stop = file.frames
@@ -155,7 +160,8 @@ def read_sampling_rate(path):
 
     _check_is_sound_file(path)
     try:
-        return soundfile.info(path).samplerate
+        with _opening:
+            return soundfile.info(path).samplerate
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
     except TypeError as error:  # soundfile takes the suffix .raw for a format
