@@ -168,7 +168,7 @@ def _to_matrix(X, estimator, reset, check_samples):
         for index, wave in enumerate(X):
             fault = find_fault(wave)
             if fault is not None:
-                raise ValueError(fault.replace("it", f"X[{index}]", 1))
+                raise ValueError(f"X[{index}] {fault}")
     return X
 
 
@@ -194,7 +194,7 @@ def _check_waveform(item, name, check_samples):
     _check_dtype(wave, name)
     fault = find_fault(wave) if check_samples else None
     if fault is not None:
-        raise ValueError(fault.replace("it", name, 1))
+        raise ValueError(f"{name} {fault}")
     return wave
 
 

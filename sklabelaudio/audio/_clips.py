@@ -67,7 +67,7 @@ class AudioClips(Sequence):
             )[0]
         fault = find_fault(item) if self.check_samples else None
         if fault is not None:
-            raise AudioReadError(self.name(index), fault)
+            raise AudioReadError(self.name(index), f"it {fault}")
         waveform = np.ascontiguousarray(item, dtype=np.float32)
         if self.sampling_rate is None:
             return waveform
@@ -194,9 +194,9 @@ def _map_in_threads(function, items, n_threads):
 
 
 def find_fault(waveform):
-    """Say what is wrong with the samples of a waveform, or return None."""
+    """Say what is wrong with a waveform's samples, without a subject, or None."""
     if waveform.size == 0:
-        return "it has no samples: drop the clip"
+        return "has no samples: drop the clip"
     # In double precision a number may be finite and yet no float32.
     limit = np.finfo(np.float32).max
     with np.errstate(invalid="ignore"):
@@ -204,8 +204,7 @@ def find_fault(waveform):
     if not usable.all():
         first = int(np.argmin(usable))
         return (
-            f"it has NaN or infinite samples, the first at {first}: mend or drop the "
-            "clip"
+            f"has NaN or infinite samples, the first at {first}: mend or drop the clip"
         )
     return None
 
@@ -258,5 +257,5 @@ def _report(failures, n_rows):
         f"{len(failures)} of {n_rows} clips can't be used, their rows are NaN:\n"
         + listing,
         AudioReadWarning,
-        stacklevel=6,  # who called transform,
+        stacklevel=6,  # whoever called transform
     )

@@ -16,6 +16,7 @@ SAMPLING_RATE_CONSTRAINT = [Interval(Real, 0, None, closed="neither"), None]
 
 # Why a file can't be opened, libsndfile keeps in one place for all threads.
 _opening = threading.Lock()
+
 # Where libsndfile's log says how many bytes should be there, by container.
 _SIZE_IN_LOG = {
     "WAV": "data",
@@ -30,6 +31,7 @@ _SIZE_IN_LOG = {
 _UNKNOWN_SIZE = 0x7FFFF000
 # Likewise for the samples of a FLAC file; no file is that long.
 _UNKNOWN_LENGTH = 2**35
+# Every byte with its bits in the other order, for Ogg's checksum.
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Frames to decode at a time on the way to an offset.
 _SKIP_BLOCK = 2**18

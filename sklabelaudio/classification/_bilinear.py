@@ -303,6 +303,11 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         ndarray of shape (n_clips, n_classes) or (n_clips,)
             Compatibilities with `classes_`. With two classes, how much more
             compatible a clip is with the second.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError
+            If a candidate has no vector, is there twice, or is the only one.
         """
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
@@ -322,6 +327,11 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         -------
         ndarray of shape (n_clips, n_classes)
             Probabilities of `classes_`.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError
+            If a candidate has no vector, is there twice, or is the only one.
         """
         return softmax(self._scores(X), axis=1)
 
@@ -337,6 +347,11 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         -------
         ndarray of shape (n_clips,)
             Labels.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError
+            If a candidate has no vector, is there twice, or is the only one.
         """
         best = self._scores(X).argmax(axis=1)
         return self.classes_[best]
