@@ -2,14 +2,16 @@
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score
 from sklearn.model_selection import PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .classification import BilinearZeroShotClassifier
+from .classification import BilinearZeroShotClassifier, TaggerZeroShotClassifier
 from .datasets import load_esc50, make_sound_events
+from .embedding._auto import make_embedder
 from .feature_extraction import LogMelExtractor, TemporalPooling
 from .inspection import LogMelDisplay
 from .model_selection import FewShotSplit, LeaveClassesOut, UnseenClassKFold
@@ -19,9 +21,11 @@ from .text import LabelTextEmbedder
 _N_UNSEEN = 4
 _FEW_CLASSES = 10
 _N_SHOTS = 5
+# An encoder's vectors separate classes by planes, statistics of a spectrogram don't.
+_LINEAR = LogisticRegression(max_iter=1000)
 
 
-def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
+def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, progress):
     """Run the demo, print its table and write its pictures.
 
     Parameters
@@ -30,6 +34,9 @@ def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
         A folder in ESC-50's layout; ``None`` makes sounds.
     text_model : str or None
         Text encoder for the labels of `data_dir`.
+    weights : str or None
+        Checkpoint of a pretrained encoder for the clips of `data_dir`; ``None``
+        describes them by statistics of their log-mel spectrogram.
     sampling_rate : float or None
         Rate in Hz to resample the files to; ``None`` keeps their own.
     out_dir : pathlib.Path
@@ -43,6 +50,11 @@ def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
         raise ValueError(
             f"--text-model={text_model} is for the labels of --data: the synthetic "
             "sounds come with attributes of their own"
+        )
+    if data_dir is None and weights is not None:
+        raise ValueError(
+            f"--weights={weights} is for the clips of --data: no encoder was trained "
+            "on the synthetic sounds"
         )
     if out_dir.exists() and not out_dir.is_dir():
         raise NotADirectoryError(f"--out={out_dir} is a file: name a folder")
@@ -61,15 +73,19 @@ def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
     y = data.target
     print(f"{len(y)} clips of {len(data.target_names)} classes ({origin})", flush=True)
 
-    runs = _plan_runs(data, label_embedder, seed)
+    classifier = ("SVC", SVC(C=10)) if weights is None else ("LR", _LINEAR)
+    runs = _plan_runs(data, classifier, label_embedder, seed)
     extractor = LogMelExtractor(sampling_rate, fmin=50.0, n_jobs=-1, verbose=progress)
-    pooling = TemporalPooling(("mean", "std", "delta_std"))
-    log_mels = extractor.fit_transform(data.data)
-    X = pooling.fit_transform(log_mels)
+    if weights is None:
+        pooling = TemporalPooling(("mean", "std", "delta_std"))
+        X = make_pipeline(extractor, pooling).fit_transform(data.data)
+    else:
+        embedder = make_embedder(weights, verbose=progress)
+        X = embedder.fit_transform(data.data)
 
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / "log_mel.png"]
-    _draw_log_mels(data, log_mels, extractor, pictures[0])
+    _draw_log_mels(data, extractor.set_params(verbose=False), pictures[0])
     print(f"\n{'':36}{'chance':>8}{'accuracy':>18}{'splits':>9}")
     for name, n_choices, classifier, cv, picture in runs:
         named = _name_test_clips(classifier, X, y, cv, progress)
@@ -79,10 +95,33 @@ def run_demo(*, data_dir, text_model, sampling_rate, out_dir, seed, progress):
         if picture is not None:
             pictures.append(out_dir / picture)
             _draw_confusion(name, named, pictures[-1])
+    if weights is not None and label_embedder is not None:
+        named = _name_by_tagger(embedder, text_model, data)
+        if named is not None:
+            name, n_choices = "tagger and label texts, no training", len(np.unique(y))
+            accuracy = f"{accuracy_score(*named):.3f}"
+            print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{1:9}", flush=True)
+            pictures.append(out_dir / "confusion_untrained.png")
+            _draw_confusion(name, [named], pictures[-1])
     print("\npictures: " + ", ".join(map(str, pictures)))
 
 
-def _plan_runs(data, label_embedder, seed):
+def _name_by_tagger(embedder, text_model, data):
+    """Return true labels and those reached from the encoder's own classes, or None."""
+    tagger_labels = embedder.checkpoint_.labels
+    if tagger_labels is None:
+        print("(the list of the encoder's classes was not found beside its weights)")
+        return None
+    tagger = clone(embedder).set_params(output="probabilities")
+    classifier = TaggerZeroShotClassifier(
+        LabelTextEmbedder(text_model),
+        tagger_labels=tagger_labels,
+        candidate_labels=data.target_names,
+    ).fit()
+    return data.target, classifier.predict(tagger.fit_transform(data.data))
+
+
+def _plan_runs(data, classifier, label_embedder, seed):
     """Return name, number of labels to choose from, classifier, splits and picture."""
     labels, counts = np.unique(data.target, return_counts=True)
     n_classes, n_clips = len(labels), counts.min()
@@ -92,7 +131,8 @@ def _plan_runs(data, label_embedder, seed):
             f"{n_classes} classes are too few to show anything, there must be at least "
             f"{n_needed}"
         )
-    svc = make_pipeline(StandardScaler(), SVC(C=10))
+    kind, classifier = classifier
+    supervised = make_pipeline(StandardScaler(), classifier)
     bilinear = make_pipeline(
         StandardScaler(),
         BilinearZeroShotClassifier(
@@ -101,15 +141,15 @@ def _plan_runs(data, label_embedder, seed):
     )
     folds = PredefinedSplit(data.fold)
     runs = [
-        ("SVC, official folds", n_classes, svc, folds, "confusion.png"),
+        (f"{kind}, official folds", n_classes, supervised, folds, "confusion.png"),
         ("bilinear, official folds", n_classes, bilinear, folds, None),
     ]
     if n_clips > _N_SHOTS:
         few = FewShotSplit(
             _N_SHOTS, n_splits=min(5, n_clips // _N_SHOTS), random_state=seed
         )
-        name = f"SVC, {_N_SHOTS} clips of each class"
-        runs.insert(1, (name, n_classes, svc, few, None))
+        name = f"{kind}, {_N_SHOTS} clips of each class"
+        runs.insert(1, (name, n_classes, supervised, few, None))
     if label_embedder is not None:
         if n_classes <= _FEW_CLASSES:
             n_unseen, unseen = 2, LeaveClassesOut(2)
@@ -164,16 +204,17 @@ def _draw_confusion(name, named, path):
     plt.close(figure)
 
 
-def _draw_log_mels(data, log_mels, extractor, path):
+def _draw_log_mels(data, extractor, path):
     """Draw the first clip of each class, eight at most."""
     import matplotlib.pyplot as plt
 
     labels = data.target_names[:8]
+    shown = [np.flatnonzero(data.target == label)[0] for label in labels]
+    log_mels = extractor.fit_transform([data.data[index] for index in shown])
     figure, axes = plt.subplots(2, 4, figsize=(16, 6), layout="constrained")
     for ax in axes.flat[len(labels) :]:
         ax.set_axis_off()
-    for label, ax in zip(labels, axes.flat, strict=False):
-        log_mel = log_mels[np.flatnonzero(data.target == label)[0]]
+    for label, log_mel, ax in zip(labels, log_mels, axes.flat, strict=False):
         LogMelDisplay.from_log_mel(
             log_mel,
             times=extractor.frame_times(len(log_mel)),

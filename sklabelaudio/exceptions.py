@@ -34,6 +34,33 @@ class AudioReadWarning(UserWarning):
     """Some clips could not be read and their rows are NaN (``on_error="skip"``)."""
 
 
+class CheckpointError(ValueError):
+    """A file of weights can't be read, or is not one of the model it was given for.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    message : str
+        What is wrong with it and the mend, in words.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    message : str
+        What is wrong with it and the mend, in words.
+    """
+
+    def __init__(self, path, message):
+        super().__init__(path, message)
+        self.path = path
+        self.message = message
+
+    def __str__(self):
+        return f"can't load {self.path!r}: {self.message}"
+
+
 class UnknownLabelError(ValueError):
     """Labels without a vector: none of their words is known to the text model.
 

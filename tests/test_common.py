@@ -1,6 +1,7 @@
 """What every estimator must do: scikit-learn's checks, and the house's own."""
 
 import ast
+import hashlib
 import inspect
 import re
 import subprocess
@@ -10,7 +11,7 @@ import textwrap
 import joblib
 import numpy as np
 import pytest
-from sklearn.base import clone, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -18,10 +19,18 @@ import sklabelaudio
 from sklabelaudio import (
     AudioLoader,
     BilinearZeroShotClassifier,
+    CLAPEmbedder,
+    EfficientATEmbedder,
+    HTSATEmbedder,
     LabelTextEmbedder,
     LogMelExtractor,
+    PromptZeroShotClassifier,
+    TaggerZeroShotClassifier,
     TemporalPooling,
+    VGGishEmbedder,
+    YAMNetEmbedder,
 )
+from sklabelaudio.embedding._base import AudioEmbedder
 
 LABELS = ["dog", "rain", "sea waves"]
 VECTORS = {
@@ -37,12 +46,61 @@ ESTIMATORS = [
     LogMelExtractor(16000, duration=0.1, n_mels=20),
     # Clips as short as the rows of scikit-learn's checks still have frames.
     LogMelExtractor(16000, n_fft=4, win_length=2, hop_length=1, n_mels=1),
+    YAMNetEmbedder(None, sampling_rate=16000, n_jobs=1),
+    EfficientATEmbedder(None, sampling_rate=32000, n_jobs=1, output="probabilities"),
+    VGGishEmbedder(None, sampling_rate=16000, n_jobs=1),
+    HTSATEmbedder(None, sampling_rate=32000, n_jobs=1),
+    CLAPEmbedder(None, sampling_rate=48000, n_jobs=1),
     TemporalPooling(),
     TemporalPooling(["min", "max", "median", "delta_std"]),
     LabelTextEmbedder(VECTORS, normalize=True),
     BilinearZeroShotClassifier(random_state=0),
     BilinearZeroShotClassifier(center="both", scale="both", random_state=0),
     BilinearZeroShotClassifier(solver="minibatch", batch_size=8, random_state=0),
+    PromptZeroShotClassifier(VECTORS),
+    PromptZeroShotClassifier(VECTORS, multi_label=True, candidate_labels=LABELS),
+    TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS)),
+    TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS), method="conse"),
+]
+
+
+class LabelHash(BaseEstimator):
+    """A vector drawn by the hash of each label, whatever the label is."""
+
+    def __init__(self, n_components=8):
+        self.n_components = n_components
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        hashes = [hashlib.sha256(repr(label).encode()).digest() for label in X]
+        rngs = [np.random.default_rng(list(number)) for number in hashes]
+        return np.stack([rng.normal(size=self.n_components) for rng in rngs])
+
+
+# scikit-learn's checks have tables of any width, and numbers for labels. Classifiers
+# whose label vectors set the width are checked with vectors and classes to suit.
+class PromptOfAnyWidth(PromptZeroShotClassifier):
+    def _fit_label_embedder(self, labels):
+        self.label_embedder = LabelHash(self.n_features_in_)
+        try:
+            super()._fit_label_embedder(labels)
+        finally:
+            self.label_embedder = None
+
+
+class TaggerOfAnyWidth(TaggerZeroShotClassifier):
+    def _find_tagger_labels(self, X):
+        return np.array([f"class {k}" for k in range(self.n_features_in_)])
+
+
+OF_ANY_WIDTH = [
+    PromptOfAnyWidth(),
+    PromptOfAnyWidth(reject_threshold=-1, reject_label=-9),
+    PromptOfAnyWidth(multi_label=True, candidate_labels=list("abcde")),
+    TaggerOfAnyWidth(LabelHash()),
+    TaggerOfAnyWidth(LabelHash(), method="conse"),
 ]
 
 
@@ -71,22 +129,55 @@ CHECKS_WITHOUT_X = [
     estimator_checks.check_set_params,
 ]
 
+# The checks whose y has one label for each clip and that compare predictions with it.
+CHECKS_OF_ONE_LABEL = [
+    "check_array_api_input",
+    "check_classifiers_classes",
+    "check_classifiers_one_label",
+    "check_classifiers_train",
+    "check_decision_proba_consistency",
+    "check_fit_score_takes_y",
+    "check_pipeline_consistency",
+    "check_supervised_y_2d",
+]
+
 
 def takes_numbers(estimator):
+    """Whether it takes scikit-learn's tables, of numbers and of any width."""
+    if isinstance(estimator, (PromptZeroShotClassifier, TaggerZeroShotClassifier)):
+        return False
+    # These differ from the other embedders by networks that take minutes.
+    if isinstance(estimator, (CLAPEmbedder, HTSATEmbedder, VGGishEmbedder)):
+        return False
     return get_tags(estimator).input_tags.two_d_array
 
 
 def expected_failures(estimator):
-    if isinstance(estimator, (AudioLoader, LogMelExtractor)):
+    any_length = "clips may be of any length, also of another than those of fit"
+    if isinstance(estimator, AudioEmbedder):
         return {
-            "check_n_features_in_after_fitting": "clips may be of any length, also of "
-            "another than those of fit"
+            "check_n_features_in_after_fitting": any_length,
+            "check_transformer_general": any_length,
+        }
+    if isinstance(estimator, (AudioLoader, LogMelExtractor)):
+        return {"check_n_features_in_after_fitting": any_length}
+    if isinstance(estimator, PromptZeroShotClassifier) and estimator.multi_label:
+        return dict.fromkeys(
+            CHECKS_OF_ONE_LABEL,
+            "predicts an indicator matrix, also where y has one label for each clip",
+        )
+    if isinstance(estimator, TaggerZeroShotClassifier):
+        return {
+            "check_decision_proba_consistency": "gives negative numbers to a "
+            "classifier that takes positive ones only; and of two labels the bridge's "
+            "decision is the difference of scores, its probability their ratio"
         }
     return {}
 
 
 @parametrize_with_checks(
-    list(filter(takes_numbers, ESTIMATORS)), expected_failed_checks=expected_failures
+    [*filter(takes_numbers, ESTIMATORS), *OF_ANY_WIDTH],
+    expected_failed_checks=expected_failures,
 )
 def test_passes_the_checks_of_scikit_learn(estimator, check, monkeypatch):
     # Without it the array API checks skip themselves.
@@ -115,10 +206,16 @@ def make_data(estimator):
     rng = np.random.default_rng(0)
     if isinstance(estimator, (AudioLoader, LogMelExtractor)):
         return rng.uniform(-1, 1, (4, 1600)), None
+    if isinstance(estimator, AudioEmbedder):
+        return rng.uniform(-1, 1, (2, 1600)), None
     if isinstance(estimator, TemporalPooling):
         return rng.normal(size=(4, 9, 5)), None
     if isinstance(estimator, LabelTextEmbedder):
         return LABELS, None
+    if isinstance(estimator, PromptZeroShotClassifier):
+        return rng.normal(size=(30, 2)), np.repeat(LABELS, 10)
+    if isinstance(estimator, TaggerZeroShotClassifier):
+        return rng.uniform(size=(30, 4)), np.repeat(LABELS, 10)
     return rng.normal(size=(30, 5)), np.repeat(LABELS, 10)
 
 

@@ -5,13 +5,18 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import numpy as np
 from joblib import effective_n_jobs
 
 from ..exceptions import AudioReadError, AudioReadWarning
-from ._read import read_sampling_rate, read_waveform, resample
+from ._read import (
+    describe_low_rate,
+    iter_waveform,
+    read_sampling_rate,
+    read_waveform,
+    resample,
+)
 
 
 class AudioClips(Sequence):
@@ -60,18 +65,76 @@ class AudioClips(Sequence):
 
     def __getitem__(self, index):
         index = operator.index(index)
-        item = self.items[index]
         if self.is_files:
             return read_waveform(
-                item, sampling_rate=self.sampling_rate, channel=self.channel
+                self.items[index],
+                sampling_rate=self.sampling_rate,
+                channel=self.channel,
             )[0]
-        fault = find_fault(item) if self.check_samples else None
-        if fault is not None:
-            raise AudioReadError(self.name(index), f"it {fault}")
-        waveform = np.ascontiguousarray(item, dtype=np.float32)
+        waveform = self.array(index)
         if self.sampling_rate is None:
             return waveform
         return resample(waveform, self.input_sampling_rate, self.sampling_rate)
+
+    def array(self, index):
+        """Return the array of clip `index`, which is no file, as it came.
+
+        Parameters
+        ----------
+        index : int
+            Number of the clip.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            Samples at `input_sampling_rate`.
+
+        Raises
+        ------
+        AudioReadError
+            If it has a fault that was left for the reading.
+        """
+        item = self.items[index]
+        fault = find_fault(item) if self.check_samples else None
+        if fault is not None:
+            raise AudioReadError(self.name(index), f"it {fault}")
+        return np.ascontiguousarray(item, dtype=np.float32)
+
+    def blocks(self, index, *, block_seconds, min_rate=0):
+        """Read a clip piece by piece, so that a long recording takes little memory.
+
+        Parameters
+        ----------
+        index : int
+            Number of the clip.
+        block_seconds : float
+            Length of a piece of a file, in seconds.
+        min_rate : float, default=0
+            Lowest rate of a file or an array to accept, in Hz.
+
+        Returns
+        -------
+        iterator of ndarray of shape (n_samples,), float32
+            The pieces, which together are ``clips[index]``, bit for bit. An array,
+            which is in memory anyway, comes as one.
+
+        Raises
+        ------
+        AudioReadError
+            If the clip can't be read, or its rate is too low.
+        """
+        if self.is_files:
+            return iter_waveform(
+                self.items[index],
+                sampling_rate=self.sampling_rate,
+                channel=self.channel,
+                block_seconds=block_seconds,
+                min_rate=min_rate,
+            )
+        if self.input_sampling_rate < min_rate:
+            fault = describe_low_rate(self.input_sampling_rate, min_rate)
+            raise AudioReadError(self.name(index), fault)
+        return iter([self[index]])
 
     def common_sampling_rate(self):
         """Return the rate of the clips given out, which must be one for all.
@@ -118,14 +181,53 @@ class AudioClips(Sequence):
     def map(self, function, *, n_jobs=None, on_error="raise", verbose=False):
         """Apply a function to every clip and put the rows together.
 
-        Clips are read and worked on in threads, a few at a time, so that memory is
-        bounded by the result.
-
         Parameters
         ----------
         function : callable
             ``function(waveform)`` gives an array of the same number of dimensions
             for every clip. A ValueError it raises is told with the clip's name.
+        n_jobs, on_error, verbose
+            As in `map_indices`.
+
+        Returns
+        -------
+        ndarray of shape (n_clips, ...)
+            As `map_indices` does.
+        """
+        return self.map_indices(
+            lambda index: function(self[index]),
+            n_jobs=n_jobs,
+            on_error=on_error,
+            verbose=verbose,
+        )
+
+    def map_indices(
+        self,
+        function,
+        *,
+        known=None,
+        finish=None,
+        n_jobs=None,
+        on_error="raise",
+        verbose=False,
+    ):
+        """Apply a function to the number of every clip and put the rows together.
+
+        The function works in threads, on a few clips at a time, so that memory is
+        bounded by the result.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(index)`` reads clip `index` and gives an array of the same
+            number of dimensions for every clip. A ValueError it raises is told with
+            the clip's name.
+        known : mapping of int to ndarray, default=None
+            Rows that are there already.
+        finish : callable, default=None
+            ``finish(results)`` takes the iterator over what `function` gave, or the
+            AudioReadError of a clip that failed, and yields the rows in this order.
+            It runs in the calling thread.
         n_jobs : int, default=None
             Number of threads, in joblib's sense: ``None`` is 1, -1 all cores.
         on_error : {"raise", "skip"}, default="raise"
@@ -149,10 +251,11 @@ class AudioClips(Sequence):
         AudioReadWarning
             If clips were skipped.
         """
+        known = {} if known is None else known
 
         def attempt(index):
             try:
-                return function(self[index])
+                return function(index)
             except AudioReadError as error:
                 failure = error
             except ValueError as error:
@@ -160,18 +263,25 @@ class AudioClips(Sequence):
                 failure.__cause__ = error
             return failure
 
-        n_threads = min(effective_n_jobs(n_jobs), len(self))
-        if n_threads == 1:
-            results = (attempt(index) for index in range(len(self)))
+        wanted = [index for index in range(len(self)) if index not in known]
+        n_threads = min(effective_n_jobs(n_jobs), len(wanted))
+        if n_threads <= 1:
+            computed = map(attempt, wanted)
         else:
-            results = _map_in_threads(attempt, range(len(self)), n_threads)
-        with closing(results):  # stops the threads if a clip raises
+            computed = _map_in_threads(attempt, wanted, n_threads)
+        rows = computed if finish is None else finish(computed)
+        results = (
+            known[index] if index in known else next(rows) for index in range(len(self))
+        )
+        try:
             if verbose:
                 from tqdm import tqdm
 
-                shown = tqdm(results, total=len(self), unit="clip")
-                return _collect(shown, len(self), on_error)
+                results = tqdm(results, total=len(self), unit="clip")
             return _collect(results, len(self), on_error)
+        finally:
+            if n_threads > 1:
+                computed.close()  # stops the threads if a clip raises
 
 
 def _map_in_threads(function, items, n_threads):
@@ -257,5 +367,5 @@ def _report(failures, n_rows):
         f"{len(failures)} of {n_rows} clips can't be used, their rows are NaN:\n"
         + listing,
         AudioReadWarning,
-        stacklevel=6,  # whoever called transform
+        stacklevel=7,  # whoever called transform
     )

@@ -113,6 +113,57 @@ def load_audio(path, *, sampling_rate=None, channel="mean", offset=0.0, duration
 
 def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
     """`load_audio` without the checks of its parameters."""
+    blocks = _decode(path, channel=channel, offset=offset, duration=duration)
+    ((waveform, rate, _),) = blocks
+    if sampling_rate is None or sampling_rate == rate:
+        return waveform, rate
+    return resample(waveform, rate, sampling_rate), sampling_rate
+
+
+def iter_waveform(path, *, sampling_rate, channel, block_seconds, min_rate=0):
+    """Read a file as `read_waveform` does, to the bit, in bounded memory.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    sampling_rate : float
+        Rate of the blocks, in Hz.
+    channel : "mean" or int
+        What to take of several channels.
+    block_seconds : float
+        How much to decode at a time.
+    min_rate : float, default=0
+        Files of a lower rate than this are refused, in Hz.
+
+    Yields
+    ------
+    ndarray of shape (n_samples,), float32
+        The next samples.
+    """
+    stream = None
+    blocks = _decode(path, channel=channel, block_seconds=block_seconds)
+    for block, rate, last in blocks:
+        if rate < min_rate:
+            raise AudioReadError(path, describe_low_rate(rate, min_rate))
+        if stream is None:
+            if last:
+                yield resample(block, rate, sampling_rate)
+                return
+            stream = _open_resampler(rate, sampling_rate)
+        yield stream(block, last)
+
+
+def describe_low_rate(rate, min_rate):
+    """Say that a rate is too low, without a subject."""
+    return (
+        f"it has {rate:g} Hz, and most of what the model listens to lies above "
+        f"{rate / 2:g} Hz: record at {min_rate:g} Hz or more"
+    )
+
+
+def _decode(path, *, channel, offset=0.0, duration=None, block_seconds=None):
+    """Yield blocks of one channel, the file's own rate, and whether it is the last."""
     import soundfile
 
     _check_is_sound_file(path)
@@ -135,25 +186,30 @@ def read_waveform(path, *, sampling_rate, channel, offset=0.0, duration=None):
                     else "it holds no samples",
                 )
             _skip(path, file, start)
-            samples = file.read(stop - start, dtype="float32", always_2d=True)
-            if len(samples) < stop - start - _DECODER_SLACK:
-                raise AudioReadError(
-                    path,
-                    f"it is truncated: {stop - start} samples announced, "
-                    f"{len(samples)} there",
-                )
+            block = stop - start if block_seconds is None else int(block_seconds * rate)
+            for first in range(start, stop, block):
+                wanted = min(block, stop - first)
+                samples = file.read(wanted, dtype="float32", always_2d=True)
+                if len(samples) < wanted - _DECODER_SLACK:
+                    raise AudioReadError(
+                        path,
+                        f"it is truncated: {stop - start} samples announced, "
+                        f"{first - start + len(samples)} there",
+                    )
+                waveform = _take_channel(path, samples, channel)
+                _check_finite(path, waveform, first)
+                yield waveform, rate, first + block >= stop
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
     except TypeError as error:  # soundfile takes the suffix .raw for a format
         raise AudioReadError(path, f"no sound file: {error}") from error
-    waveform = _take_channel(path, samples, channel)
+
+
+def _check_finite(path, waveform, start):
     finite = np.isfinite(waveform)
     if not finite.all():
         first = start + int(np.argmin(finite))
         raise AudioReadError(path, f"sample {first} is NaN or infinite")
-    if sampling_rate is None or sampling_rate == rate:
-        return waveform, rate
-    return resample(waveform, rate, sampling_rate), sampling_rate
 
 
 def read_sampling_rate(path):
@@ -179,6 +235,19 @@ def resample(waveform, orig_rate, target_rate):
     resampled = soxr.resample(waveform, orig_rate, target_rate, quality="HQ")
     # A handful of samples can round to none at a much lower rate.
     return resampled if resampled.size else waveform[:1]
+
+
+def _open_resampler(orig_rate, target_rate):
+    """Return a function of a block and whether it is the last: the block resampled."""
+    if orig_rate == target_rate:
+        return lambda block, last: block
+    import soxr
+
+    # Its blocks together are what `resample` gives for the whole, bit for bit.
+    stream = soxr.ResampleStream(
+        orig_rate, target_rate, 1, dtype="float32", quality="HQ"
+    )
+    return stream.resample_chunk
 
 
 def _take_channel(path, samples, channel):

@@ -267,8 +267,12 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
         if self.solver == "sgd":
             solve = fit_sgd
         else:
+            from ..nn._device import choose_device
+
             solve = partial(
-                fit_minibatch, batch_size=self.batch_size, device=self._torch_device()
+                fit_minibatch,
+                batch_size=self.batch_size,
+                device=choose_device(self.device),
             )
         solutions = solve(
             X,
@@ -401,13 +405,6 @@ class BilinearZeroShotClassifier(CandidateLabelsMixin, ClassifierMixin, BaseEsti
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths == 0, 1, lengths)
         return vectors
-
-    def _torch_device(self):
-        import torch
-
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

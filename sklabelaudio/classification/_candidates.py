@@ -17,23 +17,28 @@ class CandidateLabelsMixin:
         return check_candidate_labels(self.candidate_labels)
 
 
-def check_candidate_labels(candidate_labels):
-    """Return candidate labels as a sorted array.
+def check_candidate_labels(candidate_labels, *, n_least=2, sort=True):
+    """Return candidate labels as an array.
 
     Parameters
     ----------
     candidate_labels : array-like of shape (n_candidates,)
         The labels.
+    n_least : int, default=2
+        How many there must be.
+    sort : bool, default=True
+        Whether they are sorted as scikit-learn sorts ``classes_``, or stay in their
+        order, as the columns of an indicator matrix do.
 
     Returns
     -------
     ndarray of shape (n_candidates,)
-        The labels, sorted as scikit-learn sorts ``classes_``.
+        The labels.
 
     Raises
     ------
     ValueError
-        If a label is there twice, or there are fewer than two.
+        If a label is there twice, or there are too few.
     TypeError
         If they are a single string.
     """
@@ -42,15 +47,16 @@ def check_candidate_labels(candidate_labels):
             f"candidate_labels={candidate_labels!r} is one string: pass a list of "
             "labels"
         )
-    labels, counts = np.unique(np.asarray(candidate_labels), return_counts=True)
+    given = np.asarray(candidate_labels)
+    labels, counts = np.unique(given, return_counts=True)
     if labels.size < counts.sum():
         raise ValueError(
             f"candidate_labels holds {labels[counts > 1].tolist()} more than once: "
             "list every label once"
         )
-    if labels.size < 2:
+    if labels.size < n_least:
         raise ValueError(
             f"candidate_labels={list(candidate_labels)!r} holds {labels.size} class: "
-            "there must be at least 2 to choose from"
+            f"there must be at least {n_least} to choose from"
         )
-    return labels
+    return labels if sort else given

@@ -1,6 +1,6 @@
 """Data sets: fetched, loaded from a folder, or made."""
 
-from ._base import get_data_home
+from .._download import get_data_home
 from ._esc50 import fetch_esc50, load_esc50
 from ._sound_events import make_sound_events
 

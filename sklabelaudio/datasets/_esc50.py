@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from ._base import Archive, fetch_archive, get_data_home
+from .._download import get_data_home
+from ._base import Archive, fetch_archive
 
 _COMMIT = "33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6"
 _ARCHIVE = Archive(
@@ -196,7 +197,7 @@ def fetch_esc50(
 
     The archive has 646 MB; about 1.6 GB are needed while it is unpacked and 0.9 GB
     afterwards, in the folder ``ESC-50`` of `data_home`. That folder appears only when
-    it is complete. Needs pooch (``pip install 'sklabelaudio[datasets]'``).
+    it is complete.
 
     Parameters
     ----------

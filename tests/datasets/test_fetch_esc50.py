@@ -3,7 +3,6 @@ import io
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import zipfile
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 
 from sklabelaudio.datasets import _esc50, fetch_esc50, get_data_home, load_esc50
-
-pytest.importorskip("pooch")
 
 ROWS = [
     "filename,fold,target,category,esc10,src_file,take",
@@ -261,12 +258,6 @@ def test_a_data_home_that_cannot_be_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(OSError, match=r"folder .*: Permission denied\. .*as data_home"):
-        fetch(tmp_path)
-
-
-def test_without_pooch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"sklabelaudio\[datasets\]"):
         fetch(tmp_path)
 
 

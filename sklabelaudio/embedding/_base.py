@@ -1,0 +1,342 @@
+"""What the embedders of all encoders share."""
+
+import json
+import os
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ..audio import check_audio
+from ..audio._read import CHANNEL_CONSTRAINT, SAMPLING_RATE_CONSTRAINT
+from ..exceptions import CheckpointError
+from ..feature_extraction._front_ends import get_front_end
+from ..feature_extraction._threads import (
+    one_native_thread,
+    one_native_thread_per_worker,
+)
+from ._cache import EmbeddingCache
+from ._engine import Engine
+from ._registry import resolve_weights
+from ._row_store import RowStore
+
+# Decoded at a time of a long recording, in seconds.
+_BLOCK_SECONDS = 60
+# A clip whose rate ends below this part of the model's frequencies is refused.
+_LEAST_BAND = 1 / 8
+
+
+def _gives_vectors(embedder):
+    return embedder.output != "frames"
+
+
+class AudioEmbedder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta
+):
+    """Base of the embedders: clips in, what a frozen encoder makes of them out.
+
+    Subclasses say which checkpoints they take, what front end belongs to them, how
+    clips are cut, and how the encoder is built.
+    """
+
+    _parameter_constraints = {
+        "weights": [str, os.PathLike, None],
+        "sampling_rate": SAMPLING_RATE_CONSTRAINT,
+        "output": [StrOptions({"embedding", "logits", "probabilities", "frames"})],
+        "pooling": [StrOptions({"mean", "max"})],
+        "hop": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": "no_validation",
+        "amp": ["boolean"],
+        "cache": [str, os.PathLike, EmbeddingCache, None],
+        "channel": CHANNEL_CONSTRAINT,
+        "n_jobs": [Integral, None],
+        "on_error": [StrOptions({"raise", "skip"})],
+        "verbose": ["verbose"],
+    }
+
+    # Name of the encoder in the registry and of its front end.
+    _encoder = None
+    # Raised when the same weights and parameters come to give other numbers.
+    _revision = 1
+
+    @abstractmethod
+    def _make_module(self, state):
+        """Return the encoder that a checkpoint fits, or a usual one for None."""
+
+    @abstractmethod
+    def _plan(self, front_end):
+        """Return the `WindowPlan` of the parameters."""
+
+    def _forward_params(self):
+        """Return what the encoder is told beside the log-mel."""
+        return {}
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Load the encoder and check X; no audio is decoded.
+
+        Parameters
+        ----------
+        X : sequence of paths, array-like of shape (n_clips, n_samples) or \
+                sequence of array-like of shape (n_samples,)
+            The clips.
+        y : None
+            Ignored: the encoder is trained already.
+
+        Returns
+        -------
+        self : AudioEmbedder
+            The embedder with its encoder.
+
+        Raises
+        ------
+        CheckpointError
+            If the file of `weights` can't be read, or is another model's.
+        OSError
+            If the weights are neither here nor to be fetched.
+        ValueError
+            If X can't be audio, `weights` is no name of a checkpoint, or `device`
+            can't be used.
+        """
+        front_end = get_front_end(self._encoder)
+        self._check(X, front_end, reset=True)
+        self._load(front_end)
+        return self
+
+    def transform(self, X):
+        """Embed clips.
+
+        Parameters
+        ----------
+        X : sequence of paths, array-like of shape (n_clips, n_samples) or \
+                sequence of array-like of shape (n_samples,)
+            The clips.
+
+        Returns
+        -------
+        ndarray of shape (n_clips, n_components), float32
+            A vector of each clip. With ``output="frames"`` ``(n_clips, n_windows,
+            n_components)``, or an object array of ``(n_windows, n_components)``
+            arrays where the clips have different numbers of windows.
+
+        Raises
+        ------
+        AudioReadError
+            If a clip can't be read.
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        engine = self._get_engine()
+        clips = self._check(X, self._front_end, reset=False)
+        return self._embed(clips, engine, self._front_end)
+
+    def frame_times(self, n_frames):
+        """Tell when the windows of ``output="frames"`` are.
+
+        With windows that end with the clip, the last may begin earlier than told.
+
+        Parameters
+        ----------
+        n_frames : int
+            Number of windows.
+
+        Returns
+        -------
+        ndarray of shape (n_frames,)
+            Time of each window's middle from the clip's start, in seconds.
+        """
+        check_is_fitted(self)
+        plan = self._plan(get_front_end(self._encoder))
+        starts = plan.hop * np.arange(n_frames)
+        return (starts + plan.length / 2) / self.sampling_rate_
+
+    @available_if(_gives_vectors)
+    def get_feature_names_out(self, input_features=None):
+        """Name the columns: by the model's classes where they are its scores.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_components,) of str
+            Class names, if the checkpoint's list of them was found, or else the
+            embedder's name and a number.
+        """
+        check_is_fitted(self)
+        labels = self.checkpoint_.labels
+        if self.output != "embedding" and len(labels or ()) == self.n_components_:
+            return np.asarray(labels, dtype=object)
+        return super().get_feature_names_out(input_features)
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def _check(self, X, front_end, reset):
+        self._plan(front_end)  # which raises for parameters that contradict each other
+        return check_audio(
+            X,
+            sampling_rate=self.sampling_rate,
+            target_sampling_rate=front_end.sampling_rate,
+            channel=self.channel,
+            on_error=self.on_error,
+            estimator=self,
+            reset=reset,
+        )
+
+    def _load(self, front_end):
+        """Load the encoder, and learn what is said of it."""
+        from ..nn._device import choose_device
+
+        device = choose_device(self.device)
+        checkpoint = resolve_weights(self.weights, self._encoder, progressbar=True)
+        module = self._load_module(checkpoint)
+        n_components = module.n_components
+        if self.output in ("logits", "probabilities"):
+            n_components = module.n_classes
+        self._engine = Engine(
+            module,
+            device=device,
+            batch_size=self.batch_size,
+            amp=self.amp,
+            forward_params=self._forward_params(),
+        )
+        self._front_end = front_end
+        self.checkpoint_ = checkpoint
+        self.n_components_ = n_components
+        self.sampling_rate_ = front_end.sampling_rate
+
+    def _load_module(self, checkpoint):
+        from ..nn._checkpoint import load_state
+        from ..nn._random import fixed_random_weights
+
+        if checkpoint.path is None:
+            with fixed_random_weights():
+                return self._make_module(None)
+        state = self._read_state(checkpoint)
+        try:
+            module = self._make_module(state)
+            if hasattr(module, "convert_checkpoint"):
+                state = module.convert_checkpoint(state)
+        except ValueError as error:  # sizes that no such model has, or a part missing
+            raise CheckpointError(checkpoint.path, str(error)) from error
+        load_state(module, state, checkpoint.path)
+        return module
+
+    def _read_state(self, checkpoint):
+        from ..nn._checkpoint import read_checkpoint
+
+        return read_checkpoint(checkpoint.path)
+
+    def _get_engine(self):
+        if not hasattr(self, "_engine"):
+            digest = self.checkpoint_.sha256
+            self._load(get_front_end(self._encoder))
+            if self.checkpoint_.sha256 != digest:
+                raise ValueError(
+                    f"weights={self.weights!r} is another file than in fit: its "
+                    f"SHA-256 is {self.checkpoint_.sha256} and was {digest}; fit again"
+                )
+        return self._engine
+
+    def _embed(self, clips, engine, front_end):
+        plan = self._plan(front_end)
+        output = "embedding" if self.output == "frames" else self.output
+        store = RowStore(self._open_cache(), self._fingerprint(), clips, self.n_jobs)
+
+        def cut(index):
+            blocks = clips.blocks(
+                index,
+                block_seconds=_BLOCK_SECONDS,
+                min_rate=2 * _LEAST_BAND * front_end.fmax,
+            )
+            for samples, n_windows in plan.cut(blocks):
+                yield self._to_windows(front_end, plan, samples, n_windows)
+
+        def prepare(index):
+            with one_native_thread_per_worker():
+                return list(cut(index))
+
+        def embed(index):
+            with one_native_thread_per_worker():
+                rows = [engine.run(windows, output) for windows in cut(index)]
+            return store.keep(index, self._pool(np.concatenate(rows)))
+
+        def finish(results):
+            indices = (index for index in range(len(clips)) if index not in store.rows)
+            for index, rows in zip(
+                indices, engine.run_in_batches(results, output), strict=True
+            ):
+                if isinstance(rows, list):
+                    rows = store.keep(index, self._pool(np.stack(rows)))
+                yield rows
+
+        with one_native_thread(), store:
+            return clips.map_indices(
+                prepare if engine.in_batches else embed,
+                known=store.rows,
+                finish=finish if engine.in_batches else None,
+                n_jobs=self.n_jobs,
+                on_error=self.on_error,
+                verbose=self.verbose,
+            )
+
+    def _to_windows(self, front_end, plan, samples, n_windows):
+        """Return the log-mel of windows, ``(n_windows, n_frames, n_mels)``."""
+        log_mel = front_end(samples)
+        if plan.n_together == 1:
+            return log_mel[np.newaxis]
+        step = plan.hop // front_end.hop_length
+        n_frames = len(log_mel) - (n_windows - 1) * step
+        views = np.lib.stride_tricks.sliding_window_view(log_mel, n_frames, axis=0)
+        return views[::step].transpose(0, 2, 1).copy()
+
+    def _pool(self, rows):
+        if self.output == "frames":
+            return rows
+        if self.pooling == "max":
+            return rows.max(axis=0)
+        return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _open_cache(self):
+        if self.cache is None or isinstance(self.cache, EmbeddingCache):
+            return self.cache
+        return EmbeddingCache(self.cache)
+
+    def _fingerprint(self):
+        """Say all that decides what a clip's row is, but for the clip."""
+        facts = {
+            "embedder": type(self).__name__,
+            "revision": self._revision,
+            "weights": self.checkpoint_.sha256,
+            **{name: getattr(self, name) for name in self._fingerprint_params},
+        }
+        return json.dumps(facts, sort_keys=True, default=str).encode()
+
+    _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        for name in ("_engine", "_front_end"):  # weights stay in their file
+            state.pop(name, None)
+        return state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = self.on_error == "skip"
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,310 @@
+"""From the parameter `weights` to files: names, paths, digests, lists of classes."""
+
+import difflib
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+
+from .._download import hash_file
+from ..text._label_lists import read_label_list
+from ._fetch import (
+    HUB_WEIGHTS,
+    fetch_checkpoint,
+    fetch_from_hub,
+    is_hub_id,
+    locate_checkpoints,
+)
+from ._records import CHECKPOINTS, Checkpoint
+
+
+def list_checkpoints(encoder=None):
+    """List the published checkpoints that embedders know by name.
+
+    Parameters
+    ----------
+    encoder : str, default=None
+        Only those of one encoder: ``"clap"``, ``"efficientat"``, ``"htsat"``,
+        ``"vggish"`` or ``"yamnet"``.
+
+    Returns
+    -------
+    checkpoints : tuple of Checkpoint
+        For each its name, files and their addresses and digests, licence, length of
+        the embedding, and what its authors report.
+
+    Raises
+    ------
+    ValueError
+        If there is no such encoder.
+
+    Notes
+    -----
+    A checkpoint is fetched the first time an embedder is fitted with its name, into
+    the folder ``checkpoints`` of the data home (see
+    :func:`~sklabelaudio.datasets.get_data_home`), where it can be put by hand as well;
+    those of the Hugging Face hub go to that library's own cache.
+
+    Examples
+    --------
+    >>> from sklabelaudio.embedding import list_checkpoints
+    >>> for checkpoint in list_checkpoints("efficientat")[:3]:
+    ...     print(checkpoint.name, checkpoint.n_components, checkpoint.score)
+    mn04_as 384 AudioSet mAP 0.432
+    mn05_as 480 AudioSet mAP 0.443
+    mn10_as 960 AudioSet mAP 0.471
+    """
+    if encoder is None:
+        return CHECKPOINTS
+    chosen = tuple(record for record in CHECKPOINTS if record.encoder == encoder)
+    if not chosen:
+        encoders = sorted({record.encoder for record in CHECKPOINTS})
+        raise ValueError(
+            f"encoder={encoder!r} is none of {', '.join(map(repr, encoders))}"
+        )
+    return chosen
+
+
+def get_checkpoint(name, encoder):
+    """Return a checkpoint by its name.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    encoder : str
+        The encoder that it is to be of.
+
+    Returns
+    -------
+    Checkpoint
+        What is known of it.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no checkpoint of this name.
+    """
+    records = list_checkpoints(encoder)
+    for record in CHECKPOINTS:
+        if record.name == name:
+            return _check_encoder(name, record, encoder)
+    # Official names of files are not a bad guess either.
+    known = {word.lower(): r.name for r in records for word in (r.name, *r.files)}
+    close = difflib.get_close_matches(os.path.basename(name).lower(), known, n=1)
+    hint = f" Did you mean {known[close[0]]!r}?" if close else ""
+    raise ValueError(
+        f"weights={name!r} is neither a file nor the name of a checkpoint.{hint} The "
+        f"names for {encoder!r} are {', '.join(repr(r.name) for r in records)}"
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class ResolvedCheckpoint:
+    """Weights that are at hand: where from, and which exactly.
+
+    Parameters
+    ----------
+    encoder : str
+        The encoder that they are for.
+    record : Checkpoint or None, default=None
+        What is known of them, if they are a published checkpoint.
+    paths : tuple of str, default=()
+        Their files, the encoder's weights first; none for random weights.
+    sha256 : str or None, default=None
+        SHA-256 of the file or, of several, of their SHA-256s one behind the other.
+    labels : tuple of str or None, default=None
+        The classes, in the order of the scores, if a list of them was found.
+    """
+
+    encoder: str
+    record: Checkpoint | None = None
+    paths: tuple = ()
+    sha256: str | None = None
+    labels: tuple | None = None
+
+    @property
+    def path(self):
+        """The file of the encoder's weights; None for random weights."""
+        return self.paths[0] if self.paths else None
+
+    @property
+    def name(self):
+        """Name of the published checkpoint, or None."""
+        return self.record and self.record.name
+
+    @property
+    def licence(self):
+        """Licence of the published checkpoint, or None."""
+        return self.record and self.record.licence
+
+    @property
+    def score(self):
+        """What its authors report of the published checkpoint, or None."""
+        return self.record and self.record.score
+
+    @property
+    def reference(self):
+        """Paper of the published checkpoint, or None."""
+        return self.record and self.record.reference
+
+    def __repr__(self):
+        names = ("encoder", "name", "path", "sha256", "licence", "score")
+        facts = {name: getattr(self, name) for name in names}
+        shown = [f"{name}={fact!r}" for name, fact in facts.items() if fact]
+        if self.path is None:
+            shown.append("random weights")
+        if self.labels:
+            shown.append(f"{len(self.labels)} labels")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
+    """Find the files that the parameter `weights` means, and fetch them if needed.
+
+    Parameters
+    ----------
+    weights : str, path-like or None
+        Name of a checkpoint; path of a file; for ``"clap"`` also a folder or a
+        Hugging Face id; or None for random weights.
+    encoder : str
+        The encoder, such as ``"yamnet"``.
+    data_home : str or path-like, default=None
+        As in :func:`~sklabelaudio.datasets.get_data_home`.
+    progressbar : bool, default=False
+        Show the progress of downloads on standard error.
+
+    Returns
+    -------
+    ResolvedCheckpoint
+        The files, their digest and their classes.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is neither a file nor a name, or is a checkpoint of another
+        encoder, or the list of its classes has another length.
+    OSError
+        If files can't be fetched, or are not those that the name stands for.
+    """
+    if weights is None:
+        return ResolvedCheckpoint(encoder)
+    path = os.path.abspath(os.path.expanduser(weights))
+    named = any(weights == record.name for record in CHECKPOINTS)
+    if not named and os.path.exists(path):
+        path = _find_in_folder(path)
+        record, paths = None, (path, *_find_companions(path, encoder, data_home))
+    elif not named and encoder == "clap" and is_hub_id(weights):
+        record, paths = None, fetch_from_hub(weights, None, HUB_WEIGHTS)
+    else:
+        record = get_checkpoint(os.fspath(weights), encoder)
+        paths = fetch_checkpoint(record, data_home=data_home, progressbar=progressbar)
+    digests = [hash_file(path) for path in paths]
+    if record is None:
+        record = _recognise(weights, digests[0], encoder)
+    return ResolvedCheckpoint(
+        encoder=encoder,
+        record=record,
+        paths=paths,
+        sha256=_join(digests),
+        labels=_read_labels(paths[0], encoder, record, data_home),
+    )
+
+
+def find_labels(path, encoder, *, data_home=None):
+    """Find the list of classes that belongs to a file of weights.
+
+    Parameters
+    ----------
+    path : str
+        The file of weights.
+    encoder : str
+        The encoder that it is for.
+    data_home : str or path-like, default=None
+        As in :func:`~sklabelaudio.datasets.get_data_home`.
+
+    Returns
+    -------
+    path : str or None
+        The list beside the weights; or else the weights themselves, if they are a
+        TensorFlow Lite file with the list packed in; or else that in the data home.
+    """
+    records = list_checkpoints(encoder)
+    names = dict.fromkeys(record.labels.name for record in records if record.labels)
+    packed = [path] if path.endswith(".tflite") and zipfile.is_zipfile(path) else []
+    for candidate in (
+        *(os.path.join(os.path.dirname(path), name) for name in names),
+        *packed,
+        *(os.path.join(locate_checkpoints(data_home), name) for name in names),
+    ):
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def _check_encoder(weights, record, encoder):
+    if record.encoder != encoder:
+        raise ValueError(
+            f"weights={weights!r} is the checkpoint {record.name!r} of the encoder "
+            f"{record.encoder!r}, not of {encoder!r}: use the embedder of that encoder"
+        )
+    return record
+
+
+def _find_in_folder(path):
+    """Return the weights in a folder that transformers saved; a file as it is."""
+    if not os.path.isdir(path):
+        return path
+    for name in HUB_WEIGHTS:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise ValueError(
+        f"weights={path!r} is a folder without {' or '.join(HUB_WEIGHTS)}; pass the "
+        "file of weights in it"
+    )
+
+
+def _recognise(weights, digest, encoder):
+    """Return what is known of a file by its digest, or None."""
+    for record in CHECKPOINTS:
+        expected = record.sources[0].sha256
+        if expected is not None and digest.startswith(expected):
+            return _check_encoder(weights, record, encoder)
+    return None
+
+
+def _find_companions(path, encoder, data_home):
+    """Return the files that go with a file of weights, where they are there."""
+    folders = os.path.dirname(path), locate_checkpoints(data_home)
+    found = []
+    for name in dict.fromkeys(
+        name for record in list_checkpoints(encoder) for name in record.files[1:]
+    ):
+        candidates = [os.path.join(folder, name) for folder in folders]
+        found += [c for c in candidates if os.path.isfile(c)][:1]
+    return found
+
+
+def _join(digests):
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _read_labels(path, encoder, record, data_home):
+    found = find_labels(path, encoder, data_home=data_home)
+    if found is None:
+        return None
+    if found == path:
+        from ..nn._tflite_file import read_tflite_labels
+
+        labels = read_tflite_labels(path)
+    else:
+        labels = tuple(read_label_list(found))
+    if None not in (record, labels) and len(labels) != record.n_classes:
+        raise ValueError(
+            f"{found} lists {len(labels)} classes, and {record.name!r} has "
+            f"{record.n_classes}: it is another model's list. Replace it by the one "
+            f"from {record.labels.url}, or move it away"
+        )
+    return labels

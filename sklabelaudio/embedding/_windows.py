@@ -1,0 +1,153 @@
+"""A clip that arrives in pieces, cut into the windows of a model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """How a model cuts clips.
+
+    Parameters
+    ----------
+    length : int
+        Samples of a window.
+    hop : int
+        Samples from one window to the next, at most `length`.
+    tail : {"pad", "drop", "align"}
+        What to do with samples behind the last full window: a window more that is
+        filled up with zeros; nothing; or a window more that ends with the clip and
+        overlaps the one before. With ``"align"`` a clip shorter than a window is
+        taken as it is, otherwise it is filled up with zeros.
+    n_together : int, default=1
+        Windows cut in one piece, for models whose windows share spectrogram frames.
+    """
+
+    length: int
+    hop: int
+    tail: str
+    n_together: int = 1
+
+    def cut(self, blocks):
+        """Cut a clip.
+
+        Parameters
+        ----------
+        blocks : iterable of ndarray of shape (n_samples,)
+            The clip, in pieces of any lengths.
+
+        Yields
+        ------
+        samples : ndarray of shape (n_samples,)
+            Samples of one or several windows that follow each other.
+        n_windows : int
+            How many.
+        """
+        piece = self.length + (self.n_together - 1) * self.hop
+        step = self.n_together * self.hop
+        held = np.empty(0, dtype=np.float32)  # from the next window's start on
+        last = None  # what was cut before
+        for block in blocks:
+            held = np.concatenate([held, block]) if held.size else block
+            # A clip's end is cut otherwise, so that there must be more behind it.
+            while len(held) > piece:
+                last = held[:piece]
+                yield last, self.n_together
+                held = held[step:]
+        if self.tail == "align":
+            if last is None:
+                yield held, 1
+            elif len(held) > self.length - self.hop:
+                rest = held[self.length - self.hop :]
+                yield np.concatenate([last, rest])[-self.length :], 1
+            return
+        n_over = len(held) - self.length
+        n_more = -(-n_over // self.hop) if self.tail == "pad" else n_over // self.hop
+        n_windows = 1 + (max(n_more, 0) if last is None else n_more)
+        if n_windows > 0:
+            size = self.length + (n_windows - 1) * self.hop
+            yield np.pad(held, (0, max(0, size - len(held))))[:size], n_windows
+
+
+# YAMNet and VGGish: 96 frames of 400 samples every 160.
+_PATCH_FRAMES = 96
+_PATCHES_TOGETHER = 16
+
+
+def plan_patches(front_end, *, hop, default_hop, tail):
+    """Plan windows of 0.96 s, which share the frames of one spectrogram.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+        The front end, whose frames are not centred.
+    hop : float or None
+        Seconds from one window to the next, in whole frames.
+    default_hop : float
+        What ``None`` stands for.
+    tail : {"pad", "drop"}
+        As in `WindowPlan`.
+
+    Returns
+    -------
+    WindowPlan
+        The plan.
+
+    Raises
+    ------
+    ValueError
+        If `hop` is longer than a window or shorter than a frame.
+    """
+    frame = front_end.hop_length
+    seconds = default_hop if hop is None else hop
+    n_frames = round(seconds * front_end.sampling_rate / frame)
+    if not 1 <= n_frames <= _PATCH_FRAMES:
+        raise ValueError(
+            f"hop={hop:g} s must lie between a frame's 0.01 s and the window's 0.96 s, "
+            "so that every sound is heard"
+        )
+    return WindowPlan(
+        length=front_end.min_samples,
+        hop=n_frames * frame,
+        tail=tail,
+        n_together=_PATCHES_TOGETHER,
+    )
+
+
+def plan_segments(front_end, *, window, hop):
+    """Plan windows of samples, each with a spectrogram of its own.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+        The front end.
+    window : float
+        Length of a window, in seconds.
+    hop : float or None
+        Seconds from one window to the next; ``None`` is `window`.
+
+    Returns
+    -------
+    WindowPlan
+        The plan.
+
+    Raises
+    ------
+    ValueError
+        If `hop` is longer than `window`, or a window is too short for the front end.
+    """
+    rate = front_end.sampling_rate
+    length = round(window * rate)
+    if length < front_end.min_samples:
+        raise ValueError(
+            f"window={window:g} s is {length} samples at {rate} Hz, and the model "
+            f"needs {front_end.min_samples}: raise window"
+        )
+    step = length if hop is None else round(hop * rate)
+    if not 1 <= step <= length:
+        raise ValueError(
+            f"hop={hop:g} s must be at most the window's {window:g} s, so that every "
+            "sound is heard"
+        )
+    return WindowPlan(length=length, hop=step, tail="align")

@@ -1,0 +1,618 @@
+"""What all embedders do alike: bits, windows, cache, faults."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import soundfile
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_score
+
+from sklabelaudio import (
+    EfficientATEmbedder,
+    EmbeddingCache,
+    HTSATEmbedder,
+    VGGishEmbedder,
+    YAMNetEmbedder,
+    load_audio,
+    load_esc50,
+)
+from sklabelaudio.embedding._engine import Engine
+from sklabelaudio.exceptions import (
+    AudioReadError,
+    AudioReadWarning,
+    CheckpointError,
+)
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def waves():
+    """Clips of many lengths, from one sample to longer than a window."""
+    rng = np.random.default_rng(0)
+    lengths = [1, 700, 15600, 16000, 40000, 99999, 170000, 16000, 333333]
+    return [0.1 * rng.standard_normal(n).astype(np.float32) for n in lengths]
+
+
+EMBEDDERS = [
+    YAMNetEmbedder(None, sampling_rate=RATE),
+    YAMNetEmbedder(None, sampling_rate=RATE, output="probabilities", pooling="max"),
+    EfficientATEmbedder(None, sampling_rate=RATE),
+    EfficientATEmbedder(None, sampling_rate=RATE, output="logits", window=2, hop=0.5),
+]
+EVERY = pytest.mark.parametrize(
+    "embedder", EMBEDDERS, ids=lambda e: f"{type(e).__name__}-{e.output}"
+)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The shapes of all that encoders are run on."""
+    shapes = []
+    run = Engine.run
+
+    def count(self, log_mel, output):
+        shapes.append(log_mel.shape)
+        return run(self, log_mel, output)
+
+    monkeypatch.setattr(Engine, "run", count)
+    return shapes
+
+
+@EVERY
+def test_a_clip_has_the_same_bits_in_any_company(embedder, waves):
+    fitted = clone(embedder).fit(waves)
+    together = fitted.transform(waves)
+    assert together.dtype == np.float32
+    assert together.shape == (len(waves), fitted.n_components_)
+    alone = np.concatenate([fitted.transform([wave]) for wave in waves])
+    np.testing.assert_array_equal(alone, together)
+    order = np.random.default_rng(1).permutation(len(waves))
+    shuffled = fitted.transform([waves[i] for i in order])
+    np.testing.assert_array_equal(shuffled, together[order])
+    seven = fitted.transform(waves[1:8])
+    np.testing.assert_array_equal(seven, together[1:8])
+    one_job = clone(embedder).set_params(n_jobs=1).fit(waves)
+    np.testing.assert_array_equal(one_job.transform(waves), together)
+
+
+@EVERY
+def test_gives_the_same_bits_in_another_process(embedder, waves, tmp_path):
+    fitted = clone(embedder).fit(waves)
+    joblib.dump((fitted, waves), tmp_path / "fitted")
+    code = (
+        "import sys, joblib, numpy as np\n"
+        "fitted, waves = joblib.load(sys.argv[1])\n"
+        "np.save(sys.argv[2], fitted.transform(waves))"
+    )
+    files = [str(tmp_path / "fitted"), str(tmp_path / "rows.npy")]
+    # Another number of threads, as another machine would have.
+    env = {**os.environ, "OMP_NUM_THREADS": "3"}
+    subprocess.run([sys.executable, "-c", code, *files], check=True, env=env)
+    np.testing.assert_array_equal(np.load(files[1]), fitted.transform(waves))
+
+
+@pytest.mark.parametrize("embedder", EMBEDDERS[::2], ids=lambda e: type(e).__name__)
+def test_batches_of_one_size_give_the_rows_of_single_clips(embedder, waves):
+    fitted = clone(embedder).set_params(batch_size=4).fit(waves)
+    expected = fitted.transform(waves)
+    fitted._engine.in_batches = True  # as on a GPU
+    together = fitted.transform(waves)
+    np.testing.assert_allclose(together, expected, rtol=2e-4, atol=1e-5)
+    order = np.random.default_rng(1).permutation(len(waves))
+    shuffled = fitted.transform([waves[i] for i in order])
+    np.testing.assert_array_equal(shuffled, together[order])
+    alone = np.concatenate([fitted.transform([wave]) for wave in waves])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_batches_hold_one_length_and_are_filled_up(waves, runs):
+    fitted = EfficientATEmbedder(None, sampling_rate=RATE, batch_size=3).fit(waves)
+    fitted._engine.in_batches = True
+    fitted.transform([*waves, *waves])
+    assert {shape[0] for shape in runs} == {3}
+    # As many batches of each length as it has windows by threes, not one a clip.
+    lengths = [shape[1] for shape in runs]
+    assert lengths.count(lengths[0]) >= 1
+    n_windows = 2 * sum(-(-2 * len(wave) // (10 * 32000)) for wave in waves)
+    assert len(runs) < n_windows
+
+
+def test_skipped_clips_keep_their_rows_in_batches(waves, tmp_path):
+    files = write_files(waves[3:6], tmp_path)
+    files.insert(1, str(tmp_path / "none.wav"))
+    fitted = YAMNetEmbedder(None, on_error="skip", batch_size=4).fit(files)
+    with pytest.warns(AudioReadWarning, match=r"none\.wav"):
+        expected = fitted.transform(files)
+    fitted._engine.in_batches = True
+    with pytest.warns(AudioReadWarning, match=r"none\.wav"):
+        rows = fitted.transform(files)
+    assert np.isnan(rows[1]).all()
+    np.testing.assert_allclose(rows, expected, rtol=2e-4, atol=1e-5)
+
+
+def write_files(waves, folder, rate=RATE):
+    paths = [str(folder / f"{i}.wav") for i in range(len(waves))]
+    for path, wave in zip(paths, waves, strict=True):
+        soundfile.write(path, wave, rate, subtype="FLOAT")
+    return paths
+
+
+@EVERY
+def test_files_and_arrays_give_the_same_bits(embedder, waves, tmp_path):
+    files = write_files(waves, tmp_path)
+    from_files = clone(embedder).set_params(sampling_rate=None).fit(files)
+    np.testing.assert_array_equal(
+        from_files.transform(files), clone(embedder).fit_transform(waves)
+    )
+
+
+def test_a_long_file_is_read_in_blocks_with_the_same_bits(monkeypatch, tmp_path):
+    rng = np.random.default_rng(3)
+    wave = 0.1 * rng.standard_normal(RATE * 45).astype(np.float32)
+    (path,) = write_files([wave], tmp_path, rate=22050)
+    for embedder in (EfficientATEmbedder(None), YAMNetEmbedder(None)):
+        whole = embedder.fit([path]).transform([path])
+        monkeypatch.setattr("sklabelaudio.embedding._base._BLOCK_SECONDS", 1.7)
+        np.testing.assert_array_equal(embedder.transform([path]), whole)
+        monkeypatch.undo()
+
+
+def test_windows_of_a_patch_model(waves):
+    """Each window is what a clip of just its samples gives."""
+    wave = waves[5]
+    frames = YAMNetEmbedder(None, sampling_rate=RATE, output="frames").fit([wave])
+    (rows,) = frames.transform([wave])
+    assert len(rows) == 1 + -(-(len(wave) - 15600) // 7680)
+    single = clone(frames).set_params(output="embedding").fit([wave])
+    padded = np.pad(wave, (0, 15600))
+    for i, row in enumerate(rows):
+        alone = single.transform([padded[i * 7680 :][:15600]])[0]
+        np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-6)
+    expected = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(single.transform([wave])[0], expected)
+    np.testing.assert_allclose(frames.frame_times(3), [0.4875, 0.9675, 1.4475])
+
+
+def test_windows_of_a_whole_clip_model(waves):
+    wave = waves[8]
+    embedder = EfficientATEmbedder(None, sampling_rate=RATE, window=5.0, hop=3.0)
+    windows = [wave[int(s * RATE) :][: 5 * RATE] for s in range(0, 15, 3)]
+    assert len(windows) == 5
+    starts = [0, 3, 6, 9, 12, 15]
+    assert len(wave) / RATE == pytest.approx(20.83, abs=0.01)
+    (rows,) = clone(embedder).set_params(output="frames").fit_transform([wave])
+    assert len(rows) == len(starts) + 1  # and one that ends with the clip
+    # At the model's own rate a window is a clip of its own, to the bit.
+    at_rate = EfficientATEmbedder(None, sampling_rate=32000, window=5.0, hop=3.0)
+    (rows,) = clone(at_rate).set_params(output="frames").fit_transform([wave])
+    wanted = [wave[: 5 * 32000], wave[3 * 32000 : 8 * 32000], wave[-5 * 32000 :]]
+    np.testing.assert_array_equal(rows, clone(at_rate).fit_transform(wanted))
+    for pooling, pool in [("mean", np.mean), ("max", np.max)]:
+        pooled = clone(at_rate).set_params(pooling=pooling).fit_transform([wave])
+        np.testing.assert_allclose(pooled[0], pool(rows, axis=0), rtol=1e-6)
+
+
+def test_clips_up_to_a_window_are_taken_whole(waves, runs):
+    EfficientATEmbedder(None, sampling_rate=RATE).fit_transform(waves[3:6])
+    assert sorted(shape[1] for shape in runs) == [100, 250, 625]
+
+
+def test_frames_of_equal_clips_make_an_array(waves):
+    embedder = YAMNetEmbedder(None, sampling_rate=RATE, output="frames")
+    assert embedder.fit_transform([waves[3], waves[7]]).shape == (2, 2, 1024)
+    ragged = embedder.transform(waves[3:5])
+    assert ragged.dtype == object
+    assert [row.shape for row in ragged] == [(2, 1024), (5, 1024)]
+    assert not hasattr(embedder, "get_feature_names_out")
+
+
+def test_probabilities_are_those_of_the_logits(waves):
+    clip = [waves[2]]
+    embedder = EfficientATEmbedder(None, sampling_rate=RATE)
+    logits = clone(embedder).set_params(output="logits").fit_transform(clip)
+    probabilities = clone(embedder).set_params(output="probabilities").fit(clip)
+    np.testing.assert_allclose(
+        probabilities.transform(clip), 1 / (1 + np.exp(-logits)), rtol=1e-5
+    )
+    assert probabilities.n_components_ == 527
+
+
+def test_amp_is_for_gpus_alone(waves):
+    plain, amp = (
+        YAMNetEmbedder(None, sampling_rate=RATE, amp=amp).fit_transform(waves[2:4])
+        for amp in (False, True)
+    )
+    np.testing.assert_array_equal(plain, amp)
+
+
+def test_random_weights_are_the_same_each_time(waves):
+    import torch
+
+    state = torch.get_rng_state()
+    first, second = (
+        YAMNetEmbedder(None, sampling_rate=RATE).fit_transform(waves[2:3])
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_pickles_hold_no_weights(waves, tmp_path):
+    import torch
+
+    from sklabelaudio.nn import YAMNet
+
+    path = tmp_path / "yamnet.pt"
+    torch.save(YAMNet().state_dict(), path)
+    fitted = YAMNetEmbedder(path, sampling_rate=RATE).fit(waves)
+    data = pickle.dumps(fitted)
+    assert len(data) < 20_000
+    loaded = pickle.loads(data)
+    np.testing.assert_array_equal(
+        loaded.transform(waves[:3]), fitted.transform(waves[:3])
+    )
+    loaded = pickle.loads(data)
+    torch.save(YAMNet().state_dict(), path)
+    with pytest.raises(ValueError, match="is another file than in fit"):
+        loaded.transform(waves[:3])
+
+
+def test_columns_are_named_by_the_labels_beside_the_weights(waves, tmp_path):
+    import torch
+
+    from sklabelaudio.nn import EfficientAT
+
+    pytest.importorskip("pandas")
+    torch.save(EfficientAT(0.1).state_dict(), tmp_path / "tagger.pt")
+    names = [f"class {i}" for i in range(527)]
+    lines = ["index,mid,display_name"]
+    lines += [f'{i},/m/{i},"{name}"' for i, name in enumerate(names)]
+    (tmp_path / "class_labels_indices.csv").write_text("\n".join(lines) + "\n")
+    embedder = EfficientATEmbedder(tmp_path / "tagger.pt", sampling_rate=RATE)
+    embedder.set_params(output="probabilities").set_output(transform="pandas")
+    frame = embedder.fit_transform(waves[2:4])
+    assert frame.columns.tolist() == names
+    embedder.set_params(output="embedding")
+    names = embedder.fit(waves).get_feature_names_out()
+    assert names[0] == "efficientatembedder0"
+
+
+# The cache.
+
+
+def test_a_second_run_computes_nothing(waves, tmp_path, runs):
+    embedder = YAMNetEmbedder(None, sampling_rate=RATE, cache=tmp_path / "cache")
+    first = clone(embedder).fit_transform(waves)
+    assert runs
+    runs.clear()
+    again = clone(embedder).fit(waves)
+    order = np.random.default_rng(1).permutation(len(waves))
+    np.testing.assert_array_equal(again.transform(waves), first)
+    np.testing.assert_array_equal(
+        again.transform([waves[i] for i in order]), first[order]
+    )
+    assert not runs
+
+
+def test_two_processes_compute_nothing_the_second_time(waves, tmp_path):
+    files = write_files(waves, tmp_path)
+    cache = EmbeddingCache(tmp_path / "cache")
+    embedder = YAMNetEmbedder(None, cache=cache).fit(files)
+    expected = embedder.transform(files)
+    joblib.dump((embedder, files[::-1]), tmp_path / "fitted")
+    code = (
+        "import sys, joblib, numpy as np\n"
+        "from sklabelaudio.embedding._engine import Engine\n"
+        "def run(*args): raise AssertionError('the encoder runs')\n"
+        "Engine.run = run\n"
+        "embedder, files = joblib.load(sys.argv[1])\n"
+        "np.save(sys.argv[2], embedder.transform(files))"
+    )
+    args = [sys.executable, "-c", code, str(tmp_path / "fitted")]
+    outs = [str(tmp_path / f"{i}.npy") for i in range(2)]
+    processes = [subprocess.Popen([*args, out]) for out in outs]
+    assert [process.wait() for process in processes] == [0, 0]
+    for out in outs:
+        np.testing.assert_array_equal(np.load(out), expected[::-1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": "logits"},
+        {"output": "frames"},
+        {"pooling": "max"},
+        {"hop": 0.96},
+        {"sampling_rate": 8000},
+    ],
+    ids=str,
+)
+def test_what_changes_a_row_is_not_found_in_the_cache(change, waves, tmp_path, runs):
+    embedder = YAMNetEmbedder(None, sampling_rate=RATE, cache=tmp_path / "cache")
+    embedder.fit_transform(waves[4:5])
+    runs.clear()
+    changed = clone(embedder).set_params(**change)
+    rows = changed.fit_transform(waves[4:5])
+    assert runs
+    without = clone(changed).set_params(cache=None).fit_transform(waves[4:5])
+    np.testing.assert_array_equal(rows, without)
+
+
+def test_what_changes_nothing_is_found_in_the_cache(waves, tmp_path, runs):
+    embedder = YAMNetEmbedder(None, sampling_rate=RATE, cache=tmp_path / "cache")
+    embedder.fit_transform(waves[3:6])
+    runs.clear()
+    other = {"batch_size": 2, "n_jobs": 1, "on_error": "skip", "device": "cpu"}
+    clone(embedder).set_params(**other).fit_transform(waves[3:6])
+    assert not runs
+
+
+def test_other_weights_are_not_found_in_the_cache(waves, tmp_path, runs):
+    import torch
+
+    from sklabelaudio.nn import YAMNet
+
+    for name in "ab":
+        torch.save(YAMNet().state_dict(), tmp_path / f"{name}.pt")
+    rows = [
+        YAMNetEmbedder(
+            tmp_path / f"{name}.pt", sampling_rate=RATE, cache=tmp_path / "cache"
+        ).fit_transform(waves[2:3])
+        for name in "ab"
+    ]
+    assert len(runs) == 2
+    assert not np.array_equal(*rows)
+
+
+def test_what_was_done_before_a_fault_is_kept(waves, tmp_path, runs):
+    files = write_files(waves[3:6], tmp_path)
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF")
+    embedder = YAMNetEmbedder(None, cache=tmp_path / "cache", n_jobs=1).fit(files)
+    with pytest.raises(AudioReadError, match=r"bad\.wav"):
+        embedder.transform([*files, str(bad)])
+    runs.clear()
+    embedder.transform(files)
+    assert not runs
+
+
+def test_skipped_clips_are_not_kept(waves, tmp_path):
+    files = write_files(waves[3:5], tmp_path)
+    files.append(str(tmp_path / "later.wav"))
+    embedder = YAMNetEmbedder(None, cache=tmp_path / "cache", on_error="skip")
+    with pytest.warns(AudioReadWarning, match=r"later\.wav"):
+        rows = embedder.fit_transform(files)
+    assert np.isnan(rows[2]).all()
+    soundfile.write(files[2], waves[5], RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(np.isnan(embedder.transform(files)).any(axis=1), 0)
+
+
+def test_a_useless_cache_costs_one_warning(waves, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    embedder = YAMNetEmbedder(
+        None, sampling_rate=RATE, cache=EmbeddingCache(tmp_path / "file" / "cache")
+    )
+    expected = clone(embedder).set_params(cache=None).fit_transform(waves)
+    with pytest.warns(UserWarning, match="cache"):
+        rows = embedder.fit_transform(waves)
+    embedder.transform(waves)  # a second warning would be an error
+    np.testing.assert_array_equal(rows, expected)
+
+
+# Bad input.
+
+
+def test_wrong_file_for_the_model_is_refused(waves, tmp_path):
+    import torch
+
+    from sklabelaudio.nn import EfficientAT, YAMNet
+
+    torch.save(YAMNet().state_dict(), tmp_path / "yamnet.pt")
+    torch.save(EfficientAT(0.1).state_dict(), tmp_path / "mn01.pt")
+    embedders = [
+        YAMNetEmbedder(tmp_path / "mn01.pt"),
+        EfficientATEmbedder(tmp_path / "yamnet.pt"),
+        VGGishEmbedder(tmp_path / "mn01.pt"),
+        HTSATEmbedder(tmp_path / "mn01.pt"),
+    ]
+    for embedder in embedders:
+        with pytest.raises(CheckpointError, match=r"(yamnet|mn01)\.pt"):
+            embedder.set_params(sampling_rate=RATE).fit(waves)
+
+
+def test_truncated_weights_are_refused(waves, tmp_path):
+    import torch
+
+    from sklabelaudio.nn import YAMNet
+
+    path = tmp_path / "yamnet.pt"
+    torch.save(YAMNet().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(CheckpointError, match=r"yamnet\.pt"):
+        YAMNetEmbedder(path, sampling_rate=RATE).fit(waves)
+
+
+def test_unknown_name_is_refused(waves):
+    with pytest.raises(ValueError, match="mn04_as"):
+        EfficientATEmbedder("mn04as", sampling_rate=RATE).fit(waves)
+
+
+def test_arrays_without_a_rate_are_refused(waves):
+    with pytest.raises(ValueError, match="sampling_rate"):
+        YAMNetEmbedder(None).fit(waves)
+
+
+@pytest.mark.parametrize("rate", [0, -16000, np.nan, "16000"])
+def test_a_rate_that_is_none_is_refused(rate, waves):
+    with pytest.raises(ValueError, match="sampling_rate"):
+        YAMNetEmbedder(None, sampling_rate=rate).fit(waves)
+
+
+def test_a_rate_without_the_models_frequencies_is_refused(waves, tmp_path):
+    embedder = EfficientATEmbedder(None, sampling_rate=3000).fit(waves)
+    with pytest.raises(AudioReadError, match=r"X\[0\].*3000 Hz"):
+        embedder.transform(waves)
+    files = write_files(waves[3:5], tmp_path, rate=3000)
+    files[1:1] = write_files(waves[6:7], tmp_path / "..", rate=8000)
+    skipping = EfficientATEmbedder(None, on_error="skip").fit(files)
+    with pytest.warns(AudioReadWarning, match="3000 Hz"):
+        rows = skipping.transform(files)
+    assert np.isnan(rows).any(axis=1).tolist() == [True, False, True]
+
+
+def test_no_clips_are_refused():
+    with pytest.raises(ValueError, match="X is empty"):
+        YAMNetEmbedder(None, sampling_rate=RATE).fit([])
+
+
+@EVERY
+@pytest.mark.parametrize("n_samples", [1, 2, 399, 16000])
+def test_one_sample_and_silence_give_numbers(embedder, n_samples):
+    clip = np.zeros(n_samples)
+    clip[0] = 1.0 if n_samples == 1 else 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = clone(embedder).fit_transform([clip])
+    assert np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"hop": 1.5}, r"hop=1\.5 s"),
+        ({"hop": 0.001}, r"hop=0\.001 s"),
+    ],
+)
+def test_windows_that_miss_sounds_are_refused(params, message, waves):
+    with pytest.raises(ValueError, match=message):
+        YAMNetEmbedder(None, sampling_rate=RATE, **params).fit(waves)
+
+
+def test_windows_of_segments_are_checked(waves):
+    with pytest.raises(ValueError, match="hop=11"):
+        EfficientATEmbedder(None, sampling_rate=RATE, hop=11).fit(waves)
+    with pytest.raises(ValueError, match=r"window=0\.001"):
+        EfficientATEmbedder(None, sampling_rate=RATE, window=0.001).fit(waves)
+
+
+def test_a_device_that_is_not_there_is_refused(waves):
+    with pytest.raises(ValueError, match="device='nonsense'"):
+        YAMNetEmbedder(None, sampling_rate=RATE, device="nonsense").fit(waves)
+
+
+# Other encoders, whose weights are too many for all of the above.
+
+
+@pytest.mark.parametrize("stage", ["linear", "relu"])
+def test_vggish_drops_an_incomplete_window(stage, waves):
+    embedder = VGGishEmbedder(None, sampling_rate=RATE, output="frames", stage=stage)
+    rows = embedder.fit_transform([waves[1], waves[4]])
+    assert [row.shape for row in rows] == [(1, 128), (2, 128)]
+    assert (min(row.min() for row in rows) < 0) == (stage == "linear")
+
+
+def test_vggish_stages_need_the_second_file(waves, tmp_path):
+    import torch
+
+    from sklabelaudio.nn import VGGish
+
+    rng = np.random.default_rng(0)
+    network = VGGish()
+    torch.save(network.state_dict(), tmp_path / "vggish-10086976.pth")
+    embedder = VGGishEmbedder(
+        tmp_path / "vggish-10086976.pth", sampling_rate=RATE, stage="pca"
+    )
+    with pytest.raises(CheckpointError, match="vggish_pca_params"):
+        embedder.fit(waves)
+    vectors = rng.standard_normal((128, 128)).astype(np.float32)
+    means = rng.standard_normal(128).astype(np.float32)
+    torch.save(
+        {"pca_eigen_vectors": vectors, "pca_means": means},
+        tmp_path / "vggish_pca_params-970ea276.pth",
+    )
+    rows = embedder.fit_transform(waves[2:3])
+    before = clone(embedder).set_params(stage="relu").fit_transform(waves[2:3])
+    np.testing.assert_allclose(
+        rows[0], vectors @ (before[0] - means), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_htsat_repeats_or_stretches_short_clips(waves):
+    clip = [waves[5]]  # 3.1 s at 32 kHz, which fit three times
+    stretched, repeated = (
+        HTSATEmbedder(None, sampling_rate=32000, short_clips=short).fit_transform(clip)
+        for short in ("stretch", "repeat")
+    )
+    assert stretched.shape == repeated.shape == (1, 768)
+    assert np.abs(stretched - repeated).max() > 1e-4
+
+
+# Real weights on real clips.
+
+
+@pytest.fixture(scope="module")
+def checkpoints(shared):
+    return shared / "reference" / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def esc10_rows(esc10, checkpoints):
+    """Rows of ESC-10 by YAMNet and EfficientAT mn04, from the files."""
+    clips = load_esc50(esc10)
+    yamnet = YAMNetEmbedder(checkpoints / "yamnet" / "yamnet.tflite")
+    mn04 = EfficientATEmbedder(checkpoints / "efficientat" / "mn04_as_mAP_432.pt")
+    return clips, {
+        "yamnet": yamnet.fit_transform(clips.data),
+        "efficientat_mn04": mn04.fit_transform(clips.data),
+    }
+
+
+def test_yamnet_is_the_published_model(esc10_rows, esc10):
+    _, rows = esc10_rows
+    expected = np.load(esc10 / "embeddings" / "yamnet.npz")["embedding"]
+    X = rows["yamnet"]
+    cosines = (X * expected).sum(axis=1)
+    cosines /= np.linalg.norm(X, axis=1) * np.linalg.norm(expected, axis=1)
+    # The reference is computed in eighths of a byte, and steps by 0.4875 s.
+    assert np.median(cosines) >= 0.99
+    assert cosines.min() >= 0.97
+
+
+def test_efficientat_is_the_published_model(esc10_rows, esc10):
+    _, rows = esc10_rows
+    expected = np.load(esc10 / "embeddings" / "efficientat_mn04.npz")["embedding"]
+    np.testing.assert_allclose(rows["efficientat_mn04"], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("yamnet", 0.955), ("efficientat_mn04", 0.98)]
+)
+def test_linear_separation_on_official_folds(name, least, esc10_rows):
+    clips, rows = esc10_rows
+    scores = cross_val_score(
+        LogisticRegression(max_iter=5000),
+        rows[name],
+        clips.target,
+        cv=PredefinedSplit(clips.fold),
+    )
+    assert scores.mean() >= least
+
+
+def test_the_same_bits_alone_and_in_a_batch_of_seven(esc10, checkpoints):
+    clips = load_esc50(esc10).data[::57]
+    assert len(clips) >= 7
+    embedder = EfficientATEmbedder(checkpoints / "efficientat" / "mn04_as_mAP_432.pt")
+    seven = embedder.fit(clips).transform(clips[:7])
+    for clip, row in zip(clips, seven, strict=False):
+        np.testing.assert_array_equal(embedder.transform([clip])[0], row)
+        wave, _ = load_audio(clip, sampling_rate=32000)
+        from_array = clone(embedder).set_params(sampling_rate=32000).fit([wave])
+        np.testing.assert_array_equal(from_array.transform([wave])[0], row)
