@@ -34,6 +34,10 @@ class AudioReadWarning(UserWarning):
     """Some clips could not be read and their rows are NaN (``on_error="skip"``)."""
 
 
+class EmbeddingCacheWarning(UserWarning):
+    """A cache of embeddings can't be used, and the work goes on without it."""
+
+
 class CheckpointError(ValueError):
     """A file of weights can't be read, or is not one of the model it was given for.
 

@@ -1,20 +1,26 @@
-"""The embedder that some weights are for."""
+"""The embedder that some weights are for, from what a user of the command types."""
 
+import difflib
 import os
 
+from ..text import read_label_list
 from ._clap import CLAPEmbedder
 from ._efficientat import EfficientATEmbedder
+from ._fetch import locate_checkpoints
 from ._htsat import HTSATEmbedder
 from ._registry import list_checkpoints
 from ._vggish import VGGishEmbedder
 from ._yamnet import YAMNetEmbedder
 
 _EMBEDDERS = {
-    "clap": CLAPEmbedder,
-    "efficientat": EfficientATEmbedder,
-    "htsat": HTSATEmbedder,
-    "vggish": VGGishEmbedder,
-    "yamnet": YAMNetEmbedder,
+    embedder._encoder: embedder
+    for embedder in (
+        CLAPEmbedder,
+        EfficientATEmbedder,
+        HTSATEmbedder,
+        VGGishEmbedder,
+        YAMNetEmbedder,
+    )
 }
 # Kinds of files that only one model has.
 _SUFFIXES = {".h5": "yamnet", ".tflite": "yamnet"}
@@ -28,7 +34,7 @@ def make_embedder(weights, *, encoder=None, **params):
     weights : str
         Name of a checkpoint, path of a file, or a folder of a CLAP model.
     encoder : str, default=None
-        Name of the encoder; ``None`` reads it off the name of the file.
+        Name of the encoder; ``None`` reads it off the name of the checkpoint.
     **params
         Further parameters of the embedder.
 
@@ -40,28 +46,94 @@ def make_embedder(weights, *, encoder=None, **params):
     Raises
     ------
     ValueError
-        If there is no such encoder, or the name does not tell it.
+        If there is no such encoder or checkpoint, or the name does not tell whose it
+        is. The message speaks of the options of the command.
     """
     if encoder is None:
         encoder = _guess_encoder(weights)
     if encoder not in _EMBEDDERS:
-        raise ValueError(
-            f"encoder={encoder!r} is none of {', '.join(map(repr, _EMBEDDERS))}"
-        )
+        raise ValueError(f"--encoder={encoder} is none of {', '.join(_EMBEDDERS)}")
     return _EMBEDDERS[encoder](weights, **params)
+
+
+def is_joint(embedder):
+    """Tell whether an embedder comes with a text encoder of its own."""
+    return hasattr(embedder, "text_embedder")
+
+
+def is_tagger(embedder):
+    """Tell whether an embedder's encoder gives scores of classes."""
+    return any(record.n_classes for record in list_checkpoints(embedder._encoder))
+
+
+def find_tagger_labels(embedder, path=None):
+    """Find the classes that a tagger's scores are for.
+
+    Parameters
+    ----------
+    embedder : AudioEmbedder
+        The tagger, fitted, with its scores as output.
+    path : str, default=None
+        File that lists them; ``None`` takes what was found with the weights.
+
+    Returns
+    -------
+    sequence of str
+        The classes.
+
+    Raises
+    ------
+    OSError
+        If the file can't be opened.
+    ValueError
+        If there is no list, or it is another tagger's. The message speaks of the
+        options of the command, and says where to get a list and where to put it.
+    """
+    checkpoint = embedder.checkpoint_
+    labels = checkpoint.labels if path is None else read_label_list(path)
+    if labels is None:
+        records = list_checkpoints(checkpoint.encoder)
+        sources = dict.fromkeys(record.labels for record in records if record.labels)
+        folders = (os.path.dirname(checkpoint.path), locate_checkpoints(None))
+        raise ValueError(
+            f"the list of the classes of {checkpoint.path} was not found: name its "
+            "file with --tagger-labels, or get "
+            + " or ".join(f"{source.name} from {source.url}" for source in sources)
+            + f" and put it into {' or '.join(dict.fromkeys(folders))}"
+        )
+    if len(labels) != embedder.n_components_:
+        raise ValueError(
+            f"--tagger-labels={path} lists {len(labels)} classes and "
+            f"{checkpoint.path} has {embedder.n_components_}: it is another model's "
+            "list"
+        )
+    return labels
 
 
 def _guess_encoder(weights):
     name = os.path.basename(weights)
-    for checkpoint in list_checkpoints():
-        if checkpoint.name == weights or name in checkpoint.files:
-            return checkpoint.encoder
-    if os.path.isdir(weights):
+    path = os.path.expanduser(weights)
+    records = list_checkpoints()
+    for record in records:
+        if weights == record.name or name in record.files:
+            return record.encoder
+    if os.path.isdir(path):
         return "clap"
-    suffix = os.path.splitext(name)[1]
-    if suffix not in _SUFFIXES:
+    if not os.path.exists(path):
+        known = {word.lower(): r.name for r in records for word in (r.name, *r.files)}
+        close = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f" Did you mean {known[close[0]]}?" if close else ""
         raise ValueError(
-            f"weights={weights!r} is no registered name, and its name does not tell "
-            "which encoder it is of: say it, encoder=" + " or ".join(_EMBEDDERS)
+            f"--weights={weights} is neither a file nor the name of a checkpoint."
+            f"{hint} The names are {', '.join(record.name for record in records)}"
         )
-    return _SUFFIXES[suffix]
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    for encoder in _EMBEDDERS:
+        if encoder in name.lower():
+            return encoder
+    raise ValueError(
+        f"--weights={weights}: its name does not tell which encoder it is of; say it, "
+        f"--encoder {' or '.join(_EMBEDDERS)}"
+    )

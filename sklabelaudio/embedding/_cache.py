@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import effective_n_jobs
 
+from ..exceptions import EmbeddingCacheWarning
 from . import _cache_file as store
 from ._file_digests import hash_file, identify_file
 
@@ -133,7 +134,7 @@ class EmbeddingCache:
 
         Warns
         -----
-        UserWarning
+        EmbeddingCacheWarning
             Once, if the cache can't be used.
         """
         keys = set(keys)
@@ -164,7 +165,7 @@ class EmbeddingCache:
 
         Warns
         -----
-        UserWarning
+        EmbeddingCacheWarning
             Once, if the cache can't be written to.
         """
         self._put(_ROW, rows)
@@ -190,7 +191,7 @@ class EmbeddingCache:
 
         Warns
         -----
-        UserWarning
+        EmbeddingCacheWarning
             Once, if the cache can't be used.
         """
         paths = [os.path.abspath(os.fspath(path)) for path in paths]
@@ -403,7 +404,7 @@ class EmbeddingCache:
     def _write_down(self, uses, damaged, patience=None):
         """Write what reading has found out, if that can be done now."""
         path = self._get_path()
-        if not (uses or damaged) or store.is_read_only(path):
+        if not (uses or damaged):
             return
 
         def work(connection):
@@ -433,7 +434,7 @@ class EmbeddingCache:
             warnings.warn(
                 f"the embedding cache in {os.path.dirname(self._get_path())!r} can't "
                 f"be used, and the work goes on without it: {store.explain(error)}",
-                UserWarning,
+                EmbeddingCacheWarning,
                 stacklevel=4,  # whoever called get_many or put_many
             )
 

@@ -147,9 +147,10 @@ def _begin(connection, mode):
     if mode != "ro":
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = OFF")
-        # These hold for a new file only, and there from the first transaction on.
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-        connection.execute("PRAGMA auto_vacuum = FULL")
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            # These can be set before the first transaction alone.
+            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+            connection.execute("PRAGMA auto_vacuum = FULL")
     connection.execute(begin)
     if not _is_blank(connection):
         return True

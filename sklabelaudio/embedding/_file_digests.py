@@ -48,15 +48,14 @@ def hash_file(path):
     start = time.time_ns()
     try:
         with open(path, "rb") as file:
-            before = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").digest()
-            after = os.fstat(file.fileno())
     except OSError:
         return None, None
-    key = _make_key(path, before)
-    # The time of the last change of the inode is the one that nobody can set back.
-    settled = max(before.st_mtime_ns, before.st_ctime_ns) < start - _SETTLED
-    return digest, key if settled and key == _make_key(path, after) else None
+    # The time of the last change of the inode is the one that nobody can set back. If
+    # the file was changed while it was read, the key of before is no longer its key.
+    settled = max(status.st_mtime_ns, status.st_ctime_ns) < start - _SETTLED
+    return digest, _make_key(path, status) if settled else None
 
 
 def _make_key(path, status):

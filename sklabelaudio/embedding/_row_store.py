@@ -2,14 +2,17 @@
 
 import hashlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from joblib import effective_n_jobs
 
 from ..exceptions import AudioReadError
 
-# Rows that are stored in one transaction, which costs as much as many rows.
-_ROWS_TOGETHER = 64
+# Rows are stored together, for a transaction costs as much as many rows, but not so
+# late that much work is lost if the process is killed. In rows, and seconds.
+_MOST_ROWS = 256
+_MOST_SECONDS = 5.0
 
 
 class RowStore:
@@ -36,14 +39,17 @@ class RowStore:
 
     def __init__(self, cache, fingerprint, clips, n_jobs):
         self._cache = cache
+        self._clips = clips
         self._new = {}
         self._lock = threading.Lock()
+        self._stored = time.monotonic()
         self.rows = {}
         if cache is None:
             return
+        self._digests = _digest_clips(cache, clips, n_jobs)
         self._keys = [
             None if digest is None else hashlib.sha256(fingerprint + digest).digest()
-            for digest in _digest_clips(cache, clips, n_jobs)
+            for digest in self._digests
         ]
         found = cache.get_many({key for key in self._keys if key is not None})
         self.rows = {
@@ -55,14 +61,26 @@ class RowStore:
         if self._cache is None or self._keys[index] is None:
             return row
         with self._lock:
-            self._new[self._keys[index]] = row
-            if len(self._new) >= _ROWS_TOGETHER:
+            self._new[index] = row
+            late = time.monotonic() > self._stored + _MOST_SECONDS
+            if late or len(self._new) >= _MOST_ROWS:
                 self._store()
         return row
 
     def _store(self):
-        self._cache.put_many(self._new)
-        self._new = {}
+        new, self._new = self._new, {}
+        self._stored = time.monotonic()
+        if self._clips.is_files:
+            # A file may have been written anew since it was looked up: what the row
+            # was made of is then not what its key says.
+            paths = [self._clips.items[index] for index in new]
+            digests = self._cache.file_digests(paths)
+            new = {
+                index: row
+                for (index, row), digest in zip(new.items(), digests, strict=True)
+                if digest == self._digests[index]
+            }
+        self._cache.put_many({self._keys[index]: row for index, row in new.items()})
 
     def __enter__(self):
         return self

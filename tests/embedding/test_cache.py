@@ -22,6 +22,7 @@ from sklabelaudio.embedding import EmbeddingCache, _cache, _cache_file, _file_di
 
 FILE = "embeddings.sqlite"
 HOUR = 3600
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs forks and permissions")
 
 
 def make_row(key, n_bytes=None):
@@ -43,9 +44,9 @@ def assert_rows_equal(rows, expected):
         np.testing.assert_array_equal(row, expected[key], strict=True)
 
 
-def execute(folder, sql, *parameters):
+def execute(folder, sql):
     with closing(sqlite3.connect(Path(folder, FILE))) as connection:
-        result = connection.execute(sql, parameters).fetchall()
+        result = connection.execute(sql).fetchall()
         connection.commit()
     return result
 
@@ -66,6 +67,20 @@ def check(rows):
     for key, row in rows.items():
         assert row.dtype == np.uint8 and row.tobytes() == make_row(key).tobytes()
     return len(rows)
+def run_in_processes(work, n_processes):
+    children = []
+    for number in range(n_processes):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(number)
+            except BaseException as error:
+                os.write(2, repr(error).encode())
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
 """
 
 
@@ -510,25 +525,18 @@ def test_threads(tmp_path):
     assert info.hits + info.misses == 8 * 12 * (5 + 115)
 
 
-def test_processes_begin_together_and_all_rows_are_there(tmp_path):
+@POSIX
+def test_processes(tmp_path):
     code = """
-ready, write = os.pipe()
-children = []
-for number in range(5):
-    child = os.fork()
-    if child == 0:
-        os.read(ready, 1)
-        cache = EmbeddingCache(folder)
-        for start in range(0, 45, 3):
-            keys = [b"%d-%d" % (number, start + i) for i in range(3)]
-            cache.put_many({key: make_row(key) for key in keys})
-            others = [b"%d-%d" % (n, i) for n in range(5) for i in range(0, 45, 9)]
-            check(cache.get_many(others))
-            assert check(cache.get_many(keys)) == 3
-        os._exit(0)
-    children.append(child)
-os.write(write, b"x" * 5)
-assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
+def work(number):
+    cache = EmbeddingCache(folder)
+    for start in range(0, 45, 3):
+        keys = [b"%d-%d" % (number, start + i) for i in range(3)]
+        cache.put_many({key: make_row(key) for key in keys})
+        others = [b"%d-%d" % (n, i) for n in range(5) for i in range(0, 45, 9)]
+        check(cache.get_many(others))
+        assert check(cache.get_many(keys)) == 3
+run_in_processes(work, 5)
 keys = [b"%d-%d" % (number, i) for number in range(5) for i in range(45)]
 print(check(EmbeddingCache(folder).get_many(keys)))
 """
@@ -536,6 +544,31 @@ print(check(EmbeddingCache(folder).get_many(keys)))
     assert os.listdir(tmp_path) == [FILE]
 
 
+@POSIX
+def test_processes_that_make_the_file_at_the_same_time(tmp_path):
+    code = """
+begin = time.time() + 0.2
+def work(number):
+    key = b"%d" % number
+    for attempt in range(40):
+        time.sleep(max(0, begin + 0.03 * attempt - time.time()))
+        cache = EmbeddingCache(os.path.join(folder, str(attempt)))
+        if number % 2:
+            check(cache.get_many([key]))
+        cache.put_many({key: make_row(key)})
+        assert check(cache.get_many([key])) == 1
+run_in_processes(work, 6)
+caches = [EmbeddingCache(os.path.join(folder, str(attempt))) for attempt in range(40)]
+print(*{cache.info().n_rows for cache in caches})
+"""
+    assert run_script(code, tmp_path) == ["6"]
+    for folder in tmp_path.iterdir():
+        assert execute(folder, "PRAGMA journal_mode") == [("wal",)]
+        assert execute(folder, "PRAGMA page_size") == [(_cache_file._PAGE_SIZE,)]
+        assert execute(folder, "PRAGMA auto_vacuum") == [(1,)]
+
+
+@POSIX
 def test_a_cache_may_be_used_after_a_fork(tmp_path):
     code = """
 cache = EmbeddingCache(folder)
@@ -557,7 +590,7 @@ print(cache.info().n_rows, cache.info().hits)
     assert run_script(code, tmp_path) == ["3", "3"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+@POSIX
 def test_killed_at_any_moment(tmp_path):
     code = """
 import random, signal, sqlite3
@@ -716,9 +749,8 @@ def test_any_damage_costs_at_most_a_warning(tmp_path):
     assert sum(0 < n < len(rows) for n in n_found) > 10
 
 
-def put_elsewhere(folder):
-    cache = EmbeddingCache(folder)
-    cache.put_many(make_rows([1]))
+def make_cache(folder):
+    EmbeddingCache(folder).put_many(make_rows([1]))
 
 
 def make_file(folder):
@@ -736,7 +768,7 @@ def make_text(folder):
 
 
 def make_truncated(folder):
-    put_elsewhere(folder)
+    make_cache(folder)
     os.truncate(folder / FILE, 3 * _cache_file._PAGE_SIZE)
 
 
@@ -745,17 +777,19 @@ def make_folder_for_file(folder):
 
 
 def make_other_version(folder):
-    put_elsewhere(folder)
+    make_cache(folder)
     execute(folder, "PRAGMA user_version = 2")
 
 
 def make_other_program(folder):
     folder.mkdir()
-    execute(folder, "CREATE TABLE things (thing)")
+    with closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("CREATE TABLE things (thing)")
 
 
 def make_without_tables(folder):
-    put_elsewhere(folder)
+    make_cache(folder)
     execute(folder, "DROP TABLE entries")
 
 
@@ -883,6 +917,7 @@ def test_full_database(tmp_path, monkeypatch):
     assert_rows_equal(cache.get_many(make_rows(range(9))), make_rows(range(5)))
 
 
+@POSIX
 def test_files_that_may_not_grow(tmp_path):
     code = """
 import resource
@@ -949,6 +984,7 @@ def protect(folder):
 NUMBERS = {b"%d" % number: make_row(b"%d" % number) for number in range(10)}
 
 
+@POSIX
 def test_rows_of_a_read_only_folder(open_folder, settled):
     folder, clips = open_folder / "cache", [open_folder / "clip", open_folder / "new"]
     for clip in clips:
@@ -979,6 +1015,7 @@ for call in (cache.clear, cache.prune):
     assert os.listdir(folder) == [FILE]
 
 
+@POSIX
 def test_folder_that_may_not_be_made(open_folder):
     open_folder.chmod(0o555)
     code = """
@@ -990,6 +1027,7 @@ assert "Permission denied. Use a folder" in message, message
     run_as_nobody(code, open_folder)
 
 
+@POSIX
 @pytest.mark.parametrize("with_index", [True, False])
 def test_read_only_folder_left_behind_by_a_killed_process(open_folder, with_index):
     live, folder = open_folder / "live", open_folder / "cache"

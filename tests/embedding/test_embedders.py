@@ -28,6 +28,7 @@ from sklabelaudio.exceptions import (
     AudioReadError,
     AudioReadWarning,
     CheckpointError,
+    EmbeddingCacheWarning,
 )
 
 RATE = 16000
@@ -395,13 +396,34 @@ def test_skipped_clips_are_not_kept(waves, tmp_path):
     np.testing.assert_array_equal(np.isnan(embedder.transform(files)).any(axis=1), 0)
 
 
+def test_a_file_that_changes_meanwhile_is_not_kept(waves, tmp_path, monkeypatch):
+    (path,) = write_files(waves[3:4], tmp_path)
+    embedder = YAMNetEmbedder(None, cache=tmp_path / "cache").fit([path])
+    expected = embedder.transform([path])
+    for file in (tmp_path / "cache").iterdir():
+        file.unlink()
+    run = Engine.run
+
+    def rewrite(self, log_mel, output):
+        write_files(waves[4:5], tmp_path)  # between the look-up and the row
+        return run(self, log_mel, output)
+
+    monkeypatch.setattr(Engine, "run", rewrite)
+    embedder.transform([path])
+    monkeypatch.undo()
+    write_files(waves[3:4], tmp_path)
+    np.testing.assert_array_equal(embedder.transform([path]), expected)
+    write_files(waves[4:5], tmp_path)
+    assert not np.array_equal(embedder.transform([path]), expected)
+
+
 def test_a_useless_cache_costs_one_warning(waves, tmp_path):
     (tmp_path / "file").write_text("no folder")
     embedder = YAMNetEmbedder(
         None, sampling_rate=RATE, cache=EmbeddingCache(tmp_path / "file" / "cache")
     )
     expected = clone(embedder).set_params(cache=None).fit_transform(waves)
-    with pytest.warns(UserWarning, match="cache"):
+    with pytest.warns(EmbeddingCacheWarning, match="cache"):
         rows = embedder.fit_transform(waves)
     embedder.transform(waves)  # a second warning would be an error
     np.testing.assert_array_equal(rows, expected)
