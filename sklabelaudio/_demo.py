@@ -1,5 +1,7 @@
 """What ``sklabelaudio demo`` does."""
 
+import sys
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -9,9 +11,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from .classification import BilinearZeroShotClassifier, TaggerZeroShotClassifier
+from .classification import (
+    BilinearZeroShotClassifier,
+    PromptZeroShotClassifier,
+    TaggerZeroShotClassifier,
+)
 from .datasets import load_esc50, make_sound_events
-from .embedding._auto import make_embedder
+from .embedding._auto import find_tagger_labels, is_joint, is_tagger, make_embedder
 from .feature_extraction import LogMelExtractor, TemporalPooling
 from .inspection import LogMelDisplay
 from .model_selection import FewShotSplit, LeaveClassesOut, UnseenClassKFold
@@ -25,7 +31,18 @@ _N_SHOTS = 5
 _LINEAR = LogisticRegression(max_iter=1000)
 
 
-def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, progress):
+def run_demo(
+    *,
+    data_dir,
+    text_model,
+    weights,
+    encoder,
+    tagger_labels,
+    sampling_rate,
+    out_dir,
+    seed,
+    progress,
+):
     """Run the demo, print its table and write its pictures.
 
     Parameters
@@ -37,8 +54,12 @@ def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, pro
     weights : str or None
         Checkpoint of a pretrained encoder for the clips of `data_dir`; ``None``
         describes them by statistics of their log-mel spectrogram.
+    encoder : str or None
+        Which encoder that is of; ``None`` goes by the name of the checkpoint.
+    tagger_labels : str or None
+        List of the encoder's classes; ``None`` takes what is found with the weights.
     sampling_rate : float or None
-        Rate in Hz to resample the files to; ``None`` keeps their own.
+        Rate in Hz to resample the files to for spectrograms; ``None`` keeps their own.
     out_dir : pathlib.Path
         Folder for the pictures.
     seed : int
@@ -55,6 +76,12 @@ def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, pro
         raise ValueError(
             f"--weights={weights} is for the clips of --data: no encoder was trained "
             "on the synthetic sounds"
+        )
+    if weights is None and (encoder is not None or tagger_labels is not None):
+        option = "tagger-labels" if encoder is None else "encoder"
+        raise ValueError(
+            f"--{option}={encoder or tagger_labels} goes with --weights: give a "
+            "checkpoint, or leave it out"
         )
     if out_dir.exists() and not out_dir.is_dir():
         raise NotADirectoryError(f"--out={out_dir} is a file: name a folder")
@@ -76,12 +103,17 @@ def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, pro
     classifier = ("SVC", SVC(C=10)) if weights is None else ("LR", _LINEAR)
     runs = _plan_runs(data, classifier, label_embedder, seed)
     extractor = LogMelExtractor(sampling_rate, fmin=50.0, n_jobs=-1, verbose=progress)
+    untrained = None
     if weights is None:
         pooling = TemporalPooling(("mean", "std", "delta_std"))
         X = make_pipeline(extractor, pooling).fit_transform(data.data)
     else:
-        embedder = make_embedder(weights, verbose=progress)
-        X = embedder.fit_transform(data.data)
+        embedder = make_embedder(weights, encoder=encoder, verbose=progress)
+        embedder.fit(data.data)
+        # First, for a list of classes that doesn't fit would show late otherwise.
+        untrained = _make_untrained(embedder, text_model, tagger_labels, data)
+        _tell(f"embedding the clips by {embedder.checkpoint_.path}", progress)
+        X = embedder.transform(data.data)
 
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = [out_dir / "log_mel.png"]
@@ -89,36 +121,57 @@ def run_demo(*, data_dir, text_model, weights, sampling_rate, out_dir, seed, pro
     print(f"\n{'':36}{'chance':>8}{'accuracy':>18}{'splits':>9}")
     for name, n_choices, classifier, cv, picture in runs:
         named = _name_test_clips(classifier, X, y, cv, progress)
-        scores = [accuracy_score(*labels) for labels in named]
-        accuracy = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
-        print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True)
+        _print_scores(name, n_choices, named)
         if picture is not None:
             pictures.append(out_dir / picture)
-            _draw_confusion(name, named, pictures[-1])
-    if weights is not None and label_embedder is not None:
-        named = _name_by_tagger(embedder, text_model, data)
-        if named is not None:
-            name, n_choices = "tagger and label texts, no training", len(np.unique(y))
-            accuracy = f"{accuracy_score(*named):.3f}"
-            print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{1:9}", flush=True)
-            pictures.append(out_dir / "confusion_untrained.png")
-            _draw_confusion(name, [named], pictures[-1])
+            _draw_confusion(name, n_choices, named, pictures[-1])
+    if untrained is not None:
+        name, n_choices = "no training, label texts alone", len(data.target_names)
+        tagger, classifier = untrained
+        if tagger is not embedder:
+            _tell("asking the encoder for its own classes", progress)
+            X = tagger.transform(data.data)
+        predicted = classifier.predict(X)
+        folds = [data.fold == fold for fold in np.unique(data.fold)]
+        named = [(y[fold], predicted[fold]) for fold in folds]
+        _print_scores(name, n_choices, named)
+        pictures.append(out_dir / "confusion_untrained.png")
+        _draw_confusion(name, n_choices, named, pictures[-1])
     print("\npictures: " + ", ".join(map(str, pictures)))
 
 
-def _name_by_tagger(embedder, text_model, data):
-    """Return true labels and those reached from the encoder's own classes, or None."""
-    tagger_labels = embedder.checkpoint_.labels
-    if tagger_labels is None:
-        print("(the list of the encoder's classes was not found beside its weights)")
+def _make_untrained(embedder, text_model, tagger_labels, data):
+    """Return what names the clips by the encoder's own knowledge, or None.
+
+    That is an embedder and a classifier of its output, both fitted.
+    """
+    labels = data.target_names
+    if is_joint(embedder):
+        classifier = PromptZeroShotClassifier(embedder.text_embedder())
+        return embedder, classifier.set_params(candidate_labels=labels).fit()
+    if text_model is None or not is_tagger(embedder):
         return None
-    tagger = clone(embedder).set_params(output="probabilities")
+    tagger = clone(embedder).set_params(output="probabilities").fit(data.data)
+    if tagger_labels is None and tagger.checkpoint_.labels is None:
+        print("(--tagger-labels FILE would name them without training as well)")
+        return None
     classifier = TaggerZeroShotClassifier(
         LabelTextEmbedder(text_model),
-        tagger_labels=tagger_labels,
-        candidate_labels=data.target_names,
-    ).fit()
-    return data.target, classifier.predict(tagger.fit_transform(data.data))
+        tagger_labels=find_tagger_labels(tagger, tagger_labels),
+        candidate_labels=labels,
+    )
+    return tagger, classifier.fit()
+
+
+def _tell(message, progress):
+    if progress:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _print_scores(name, n_choices, named):
+    scores = [accuracy_score(*labels) for labels in named]
+    accuracy = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
+    print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True)
 
 
 def _plan_runs(data, classifier, label_embedder, seed):
@@ -183,23 +236,28 @@ def _name_test_clips(classifier, X, y, cv, progress):
     return named
 
 
-def _draw_confusion(name, named, path):
+def _draw_confusion(name, n_choices, named, path):
     import matplotlib.pyplot as plt
 
     true, predicted = map(np.concatenate, zip(*named, strict=True))
     size = 3 + 0.4 * len(np.unique(true))
-    figure, ax = plt.subplots(figsize=(size + 1, size), layout="constrained")
-    ConfusionMatrixDisplay.from_predictions(
+    figure, ax = plt.subplots(figsize=(size, size), layout="constrained")
+    display = ConfusionMatrixDisplay.from_predictions(
         true,
         predicted,
         normalize="true",
         values_format=".2f",
         xticks_rotation="vertical",
         cmap="Blues",
+        im_kw={"vmin": 0, "vmax": 1},
         text_kw={"fontsize": 7},
+        colorbar=False,  # the numbers are there
         ax=ax,
     )
-    ax.set_title(name)
+    for text in display.text_.flat:
+        if text.get_text() == "0.00":
+            text.set_visible(False)
+    figure.suptitle(f"{name} (chance {1 / n_choices:.2f})", fontsize="medium")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -210,8 +268,18 @@ def _draw_log_mels(data, extractor, path):
 
     labels = data.target_names[:8]
     shown = [np.flatnonzero(data.target == label)[0] for label in labels]
+    # What is much weaker would take most of the colours.
+    extractor = clone(extractor).set_params(top_db=80.0)
     log_mels = extractor.fit_transform([data.data[index] for index in shown])
-    figure, axes = plt.subplots(2, 4, figsize=(16, 6), layout="constrained")
+    n_columns = min(len(labels), 4)
+    n_rows = -(-len(labels) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(4 * n_columns, 3 * n_rows),
+        squeeze=False,
+        layout="constrained",
+    )
     for ax in axes.flat[len(labels) :]:
         ax.set_axis_off()
     for label, log_mel, ax in zip(labels, log_mels, axes.flat, strict=False):

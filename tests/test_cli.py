@@ -12,7 +12,14 @@ import soundfile
 from matplotlib.image import imread
 
 import sklabelaudio
-from sklabelaudio import _demo, make_sound_events
+from sklabelaudio import (
+    EfficientATEmbedder,
+    LabelTextEmbedder,
+    TaggerZeroShotClassifier,
+    _demo,
+    load_esc50,
+    make_sound_events,
+)
 from sklabelaudio.cli import main
 
 CLASSES = ["clock_tick", "footsteps", "helicopter", "rain", "thunder", "wind"]
@@ -170,6 +177,66 @@ def test_demo_takes_a_folder_with_few_clips(tmp_path, empty_folder, capsys):
     )
 
 
+@pytest.fixture
+def words(small_tagger, tmp_path):
+    """Vectors for the words of the tagger's classes, and at random for the clips'."""
+    lines = (small_tagger / "words.txt").read_text().splitlines()
+    rng = np.random.default_rng(1)
+    new = {word for label in CLASSES for word in label.split("_")} - {"rain"}
+    lines += [" ".join([word, *map(str, rng.normal(size=64))]) for word in sorted(new)]
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join([f"{len(lines) - 1} 64", *lines[1:]]) + "\n")
+    return path
+
+
+def test_demo_with_a_tagger(esc50, small_tagger, words, empty_folder, capsys):
+    command = ["demo", "--data", str(esc50), "--text-model", str(words)]
+    command += ["--weights", str(small_tagger / "efficientat.pt")]
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert "embedding the clips by" in output.err
+    rows, pictures = read_table(output.out)
+    assert len(rows) == 5
+    (untrained,) = [line for line in output.out.splitlines() if "no training" in line]
+    data = load_esc50(esc50)
+    tagger = EfficientATEmbedder(
+        small_tagger / "efficientat.pt", output="probabilities"
+    )
+    classifier = TaggerZeroShotClassifier(
+        LabelTextEmbedder(words),
+        tagger_labels=small_tagger / "class_labels_indices.csv",
+        candidate_labels=CLASSES,
+    ).fit()
+    accuracy = np.mean(
+        classifier.predict(tagger.fit_transform(data.data)) == data.target
+    )
+    assert untrained.split()[-5:-3] == [f"{1 / 6:.3f}", f"{accuracy:.3f}"]
+    assert rows[0]["accuracy"] > 0.5  # even a random encoder tells some apart
+    names = [path.rpartition("/")[2] for path in pictures]
+    assert names[0] == "log_mel.png"
+    assert names[-1] == "confusion_untrained.png"
+    for path in pictures:
+        assert_is_a_picture(empty_folder / path)
+
+
+def test_demo_without_a_list_of_classes(
+    esc50, small_tagger, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("SKLABELAUDIO_DATA", str(tmp_path / "home"))
+    weights = tmp_path / "efficientat.pt"
+    weights.write_bytes((small_tagger / "efficientat.pt").read_bytes())
+    command = ["demo", "--data", str(esc50), "--text-model", str(words), "--quiet"]
+    command += ["--weights", str(weights)]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "--tagger-labels FILE" in output
+    assert "no training" not in output
+    listing = tmp_path / "few.txt"
+    listing.write_text("w1\nw2\n")
+    assert main([*command, "--tagger-labels", str(listing)]) == 1
+    assert "lists 2 classes" in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])
@@ -202,6 +269,9 @@ def assert_fails(arguments, message, folder, capsys):
         (["--data", "nowhere"], r"nowhere.* is not a folder"),
         (["--text-model", "words.txt"], r"--text-model=words\.txt is for .*--data"),
         (["--seed", "-1"], r"must be an int .* Got -1"),
+        (["--weights", "mn04_as"], r"--weights=mn04_as is for .*--data"),
+        (["--encoder", "yamnet"], r"--encoder=yamnet goes with --weights"),
+        (["--tagger-labels", "x.csv"], r"--tagger-labels=x\.csv goes with --weights"),
     ],
 )
 def test_bad_arguments_are_told(arguments, message, empty_folder, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
@@ -33,6 +34,8 @@ from ._row_store import RowStore
 _BLOCK_SECONDS = 60
 # A clip whose rate ends below this part of the model's frequencies is refused.
 _LEAST_BAND = 1 / 8
+# Building a module draws from torch's global generator, whose state is put back.
+_loading = threading.Lock()
 
 
 def _gives_vectors(embedder):
@@ -108,9 +111,17 @@ class AudioEmbedder(
             If X can't be audio, `weights` is no name of a checkpoint, or `device`
             can't be used.
         """
+        from ..nn._device import choose_device
+
         front_end = get_front_end(self._encoder)
         self._check(X, front_end, reset=True)
-        self._load(front_end)
+        choose_device(self.device)  # before weights are fetched for nothing
+        checkpoint = resolve_weights(self.weights, self._encoder, progressbar=True)
+        module = self._load(checkpoint, front_end)
+        self.checkpoint_ = checkpoint
+        self.sampling_rate_ = front_end.sampling_rate
+        self._n_values = module.n_components
+        self._n_classes = module.n_classes
         return self
 
     def transform(self, X):
@@ -182,6 +193,14 @@ class AudioEmbedder(
         return super().get_feature_names_out(input_features)
 
     @property
+    def n_components_(self):
+        """Length of a row."""
+        check_is_fitted(self)
+        if self.output in ("logits", "probabilities"):
+            return self._n_classes
+        return self._n_values
+
+    @property
     def _n_features_out(self):
         return self.n_components_
 
@@ -197,35 +216,33 @@ class AudioEmbedder(
             reset=reset,
         )
 
-    def _load(self, front_end):
-        """Load the encoder, and learn what is said of it."""
+    def _load(self, checkpoint, front_end):
+        """Make the encoder ready, and return its module."""
         from ..nn._device import choose_device
+        from ..nn._random import fixed_random_weights
 
         device = choose_device(self.device)
-        checkpoint = resolve_weights(self.weights, self._encoder, progressbar=True)
-        module = self._load_module(checkpoint)
-        n_components = module.n_components
-        if self.output in ("logits", "probabilities"):
-            n_components = module.n_classes
-        self._engine = Engine(
-            module,
-            device=device,
-            batch_size=self.batch_size,
-            amp=self.amp,
-            forward_params=self._forward_params(),
-        )
+        # One thread, for after a fork torch waits forever for the others.
+        with _loading, fixed_random_weights(), one_native_thread_per_worker():
+            # torch's default may be doubles, and front ends give single precision.
+            module = self._load_module(checkpoint).float()
+            engine = Engine(
+                module,
+                device=device,
+                batch_size=self.batch_size,
+                amp=self.amp,
+                forward_params=self._forward_params(),
+            )
         self._front_end = front_end
-        self.checkpoint_ = checkpoint
-        self.n_components_ = n_components
-        self.sampling_rate_ = front_end.sampling_rate
+        self._engine_settings = self._get_engine_settings()
+        self._engine = engine  # last, for other threads look for it
+        return module
 
     def _load_module(self, checkpoint):
         from ..nn._checkpoint import load_state
-        from ..nn._random import fixed_random_weights
 
         if checkpoint.path is None:
-            with fixed_random_weights():
-                return self._make_module(None)
+            return self._make_module(None)
         state = self._read_state(checkpoint)
         try:
             module = self._make_module(state)
@@ -241,16 +258,31 @@ class AudioEmbedder(
 
         return read_checkpoint(checkpoint.path)
 
+    def _get_engine_settings(self):
+        return {name: getattr(self, name) for name in self._engine_params}
+
     def _get_engine(self):
-        if not hasattr(self, "_engine"):
-            digest = self.checkpoint_.sha256
-            self._load(get_front_end(self._encoder))
-            if self.checkpoint_.sha256 != digest:
-                raise ValueError(
-                    f"weights={self.weights!r} is another file than in fit: its "
-                    f"SHA-256 is {self.checkpoint_.sha256} and was {digest}; fit again"
-                )
+        """Return the engine, made anew after unpickling or a change of parameters."""
+        if (
+            not hasattr(self, "_engine")
+            or self._engine_settings != self._get_engine_settings()
+        ):
+            self._load(self._find_weights_again(), get_front_end(self._encoder))
         return self._engine
+
+    def _find_weights_again(self):
+        known = self.checkpoint_
+        if known.path is None:
+            return known
+        # In fit's place first: from another folder a relative path leads elsewhere.
+        weights = known.path if os.path.isfile(known.path) else self.weights
+        found = resolve_weights(weights, self._encoder, progressbar=True)
+        if found.sha256 != known.sha256:
+            raise ValueError(
+                f"weights={self.weights!r} is another file than in fit: the SHA-256 "
+                f"of {found.path} is {found.sha256} and was {known.sha256}; fit again"
+            )
+        return found
 
     def _embed(self, clips, engine, front_end):
         plan = self._plan(front_end)
@@ -327,10 +359,13 @@ class AudioEmbedder(
         return json.dumps(facts, sort_keys=True, default=str).encode()
 
     _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
+    # What the encoder is made ready with; `transform` reads the other parameters.
+    _engine_params = ("batch_size", "device", "amp")
 
     def __getstate__(self):
         state = dict(super().__getstate__())
-        for name in ("_engine", "_front_end"):  # weights stay in their file
+        # Weights stay in their file.
+        for name in ("_engine", "_engine_settings", "_front_end"):
             state.pop(name, None)
         return state
 

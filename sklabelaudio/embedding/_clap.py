@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..text import LabelTextEmbedder
 from ._base import AudioEmbedder
 from ._docs import describe_shared
+from ._fetch import HUB_WEIGHTS
 from ._windows import plan_segments
 
 _SECONDS = 10.0
@@ -148,8 +149,13 @@ class CLAPEmbedder(AudioEmbedder):
 
 
 def _folder_of_model(path):
-    """Return the folder of a model of transformers, from the path of its weights."""
+    """Return the folder of a model of transformers, from the path of its weights.
+
+    None if the weights are no such model's, or not those that transformers loads.
+    """
     if path is None:
         return None
-    folder = os.path.dirname(path)
-    return folder if os.path.isfile(os.path.join(folder, "config.json")) else None
+    folder, name = os.path.split(path)
+    there = (n for n in HUB_WEIGHTS if os.path.isfile(os.path.join(folder, n)))
+    has_config = os.path.isfile(os.path.join(folder, "config.json"))
+    return folder if has_config and name == next(there, None) else None

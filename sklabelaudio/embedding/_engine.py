@@ -37,9 +37,12 @@ class Engine:
         import torch
 
         from ..nn._fold import fold_batch_norm
+        from ..nn._pointwise import replace_pointwise
 
         module.requires_grad_(False).eval()
         fold_batch_norm(module)
+        if device.type == "cpu":
+            replace_pointwise(module)
         self.module = module.to(device=device, memory_format=torch.channels_last)
         self.device = device
         self.batch_size = batch_size
@@ -67,9 +70,9 @@ class Engine:
         with torch.inference_mode():
             windows = torch.from_numpy(log_mel)
             if self.device.type == "cpu":
-                return _select(
-                    self.module(windows, **self.forward_params), output
-                ).numpy()
+                with torch.autocast("cpu", enabled=False):  # whatever the caller has
+                    result = self.module(windows, **self.forward_params)
+                return _select(result, output).numpy()
             with (
                 torch.backends.cudnn.flags(deterministic=True, allow_tf32=False),
                 torch.autocast(self.device.type, enabled=self.amp),

@@ -58,6 +58,7 @@ class HTSATEmbedder(AudioEmbedder):
     }
     _encoder = "htsat"
     _fingerprint_params = (*AudioEmbedder._fingerprint_params, "short_clips")
+    _engine_params = (*AudioEmbedder._engine_params, "short_clips")
 
     def __init__(
         self,

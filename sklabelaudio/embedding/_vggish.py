@@ -57,6 +57,7 @@ class VGGishEmbedder(AudioEmbedder):
     }
     _encoder = "vggish"
     _fingerprint_params = (*AudioEmbedder._fingerprint_params, "stage")
+    _engine_params = (*AudioEmbedder._engine_params, "stage")
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ def plan_segments(front_end, *, window, hop):
     step = length if hop is None else round(hop * rate)
     if not 1 <= step <= length:
         raise ValueError(
-            f"hop={hop:g} s must be at most the window's {window:g} s, so that every "
-            "sound is heard"
+            f"hop={hop:g} s must lie between one sample and the window's {window:g} s, "
+            "so that every sound is heard"
         )
     return WindowPlan(length=length, hop=step, tail="align")

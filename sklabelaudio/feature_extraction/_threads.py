@@ -2,13 +2,13 @@
 
 import threading
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
-_users = []  # of the limit on BLAS, which is the whole process's
-_limits = []
+_users = []  # of the limits that are the whole process's
+_limits = []  # how to lift them
 
 
 @cache
@@ -22,19 +22,36 @@ def _controller():
 
 @contextmanager
 def one_native_thread():
-    """Keep BLAS to one thread, until the last of those inside has left."""
+    """Keep BLAS and torch to one thread, until the last of those inside has left."""
+    import torch
+
     user = object()
-    with _lock:
-        if not _users:
-            _limits.append(_controller().limit(limits=1, user_api="blas"))
-        _users.append(user)
-    try:
-        yield
-    finally:
+    n_threads = torch.get_num_threads()
+    with one_native_thread_per_worker():
         with _lock:
-            _users.remove(user)
             if not _users:
-                _limits.pop().restore_original_limits()
+                _set_limits(n_threads)
+            _users.append(user)
+        try:
+            yield
+        finally:
+            with _lock:
+                _users.remove(user)
+                if not _users:
+                    while _limits:
+                        _limits.pop()()
+
+
+def _set_limits(n_torch_threads):
+    import torch
+
+    _limits.append(
+        _controller().limit(limits=1, user_api="blas").restore_original_limits
+    )
+    # torch's number is what threads that are new to it begin with, and that of the
+    # matrix products of MKL, which it has inside where no controller finds them.
+    _limits.append(partial(torch.set_num_threads, n_torch_threads))
+    torch.set_num_threads(1)
 
 
 @contextmanager

