@@ -805,7 +805,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("make", "cause"), FAULTS.items(), ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(
+    ("make", "cause"), FAULTS.items(), ids=lambda x: getattr(x, "__name__", "")
+)
 def test_a_useless_cache_costs_one_warning(tmp_path, make, cause):
     folder = tmp_path / "above" / "cache"
     folder.parent.mkdir()

@@ -456,9 +456,11 @@ def test_a_model_of_the_hub(hub):
 
 def test_a_model_of_the_hub_with_another_digest(hub):
     record = get_checkpoint("laion/larger_clap_general", "clap")
+    source = replace(record.sources[0], sha256=hash_of(b"another file"))
+    record = replace(record, sources=(source,))
     hub(record.hub_id, record.revision, "config.json", "pytorch_model.bin")
     with pytest.raises(OSError, match="is there, but is not the file expected"):
-        resolve_weights(record.name, "clap")
+        fetch_checkpoint(record)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

@@ -125,7 +125,7 @@ def test_without_it_unseen_classes_score_zero(sounds, classifier):
         make_scorer(log_loss, greater_is_better=False, response_method="predict_proba"),
         lambda estimator, X, y: estimator.predict_proba(X).max(),
     ],
-    ids=str,
+    ids=lambda scoring: getattr(scoring, "__name__", str(scoring)),
 )
 def test_scores_are_those_of_the_scorer(sounds, classifier, scoring):
     X, y = sounds
