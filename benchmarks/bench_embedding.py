@@ -98,7 +98,10 @@ def make_plain_loop(embedder, device):
     """Return a function of clips: what people write around a network."""
     import torch
 
-    module = embedder._load_module(embedder.checkpoint_).eval().to(device)
+    from sklabelaudio.nn._random import fixed_random_weights
+
+    with fixed_random_weights():
+        module = embedder._load_module(embedder.checkpoint_).eval().to(device)
     front_end = PlainFrontEnd(embedder._encoder)
     plan = embedder._plan(get_front_end(embedder._encoder))
     step = plan.hop // front_end.hop

@@ -71,6 +71,10 @@ class AudioEmbedder(
     _encoder = None
     # Raised when the same weights and parameters come to give other numbers.
     _revision = 1
+    # Parameters that decide what a row is, and those that the encoder is made ready
+    # with; `transform` reads the others.
+    _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
+    _engine_params = ("batch_size", "device", "amp")
 
     @abstractmethod
     def _make_module(self, state):
@@ -357,10 +361,6 @@ class AudioEmbedder(
             **{name: getattr(self, name) for name in self._fingerprint_params},
         }
         return json.dumps(facts, sort_keys=True, default=str).encode()
-
-    _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
-    # What the encoder is made ready with; `transform` reads the other parameters.
-    _engine_params = ("batch_size", "device", "amp")
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -419,6 +419,36 @@ def test_columns_are_named_by_the_labels_beside_the_weights(waves, tagger, tmp_p
     assert names[0] == "efficientatembedder0"
 
 
+def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path):
+    """Half an hour at the encoder's rate would be 230 MB."""
+    import torch
+
+    from sklabelaudio.nn import EfficientAT
+
+    torch.save(EfficientAT(0.1).state_dict(), tmp_path / "tagger.pt")
+    second = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    code = (
+        "import resource, sys\n"
+        "from sklabelaudio import EfficientATEmbedder\n"
+        "weights, path = sys.argv[1:]\n"
+        "EfficientATEmbedder(weights, n_jobs=1).fit([path]).transform([path])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for minutes in (1, 30):
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", samplerate=8000, channels=1) as file:
+            for _ in range(60 * minutes):
+                file.write(second)
+        run = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "tagger.pt"), str(path)],
+            check=True,
+            capture_output=True,
+        )
+        peaks.append(int(run.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 80
+
+
 # The cache.
 
 
