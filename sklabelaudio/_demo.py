@@ -27,8 +27,10 @@ from .text import LabelTextEmbedder
 _N_UNSEEN = 4
 _FEW_CLASSES = 10
 _N_SHOTS = 5
-# An encoder's vectors separate classes by planes, statistics of a spectrogram don't.
-_LINEAR = LogisticRegression(max_iter=1000)
+# How features are scaled, and classes learned from them. An encoder's vectors have one
+# scale and separate classes by planes, which statistics of a spectrogram don't.
+_OF_STATISTICS = (StandardScaler(), "SVC", SVC(C=10))
+_OF_VECTORS = ("passthrough", "LR", LogisticRegression(max_iter=1000))
 
 
 def run_demo(
@@ -100,8 +102,8 @@ def run_demo(
     y = data.target
     print(f"{len(y)} clips of {len(data.target_names)} classes ({origin})", flush=True)
 
-    classifier = ("SVC", SVC(C=10)) if weights is None else ("LR", _LINEAR)
-    runs = _plan_runs(data, classifier, label_embedder, seed)
+    learning = _OF_STATISTICS if weights is None else _OF_VECTORS
+    runs = _plan_runs(data, learning, label_embedder, seed)
     extractor = LogMelExtractor(sampling_rate, fmin=50.0, n_jobs=-1, verbose=progress)
     untrained = None
     if weights is None:
@@ -174,7 +176,7 @@ def _print_scores(name, n_choices, named):
     print(f"{name:36}{1 / n_choices:8.3f}{accuracy:>18}{len(scores):9}", flush=True)
 
 
-def _plan_runs(data, classifier, label_embedder, seed):
+def _plan_runs(data, learning, label_embedder, seed):
     """Return name, number of labels to choose from, classifier, splits and picture."""
     labels, counts = np.unique(data.target, return_counts=True)
     n_classes, n_clips = len(labels), counts.min()
@@ -184,10 +186,10 @@ def _plan_runs(data, classifier, label_embedder, seed):
             f"{n_classes} classes are too few to show anything, there must be at least "
             f"{n_needed}"
         )
-    kind, classifier = classifier
-    supervised = make_pipeline(StandardScaler(), classifier)
+    scaler, kind, classifier = learning
+    supervised = make_pipeline(scaler, classifier)
     bilinear = make_pipeline(
-        StandardScaler(),
+        scaler,
         BilinearZeroShotClassifier(
             label_embedder, center="both", scale="both", random_state=seed
         ),

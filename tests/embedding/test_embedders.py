@@ -16,11 +16,14 @@ import soundfile
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from sklabelaudio import (
     EfficientATEmbedder,
     EmbeddingCache,
     HTSATEmbedder,
+    LabelTextEmbedder,
+    TaggerZeroShotClassifier,
     VGGishEmbedder,
     YAMNetEmbedder,
     load_audio,
@@ -847,3 +850,31 @@ def test_the_same_bits_alone_and_in_a_batch_of_seven(esc10, checkpoints):
         wave, _ = load_audio(clip, sampling_rate=32000)
         from_array = clone(embedder).set_params(sampling_rate=32000).fit([wave])
         np.testing.assert_array_equal(from_array.transform([wave])[0], row)
+
+
+@pytest.mark.parametrize(
+    ("cls", "file", "labels"),
+    [
+        (YAMNetEmbedder, "yamnet/yamnet.tflite", "yamnet/yamnet_class_map.csv"),
+        (
+            EfficientATEmbedder,
+            "efficientat/mn04_as_mAP_432.pt",
+            "../../data/audioset/class_labels_indices.csv",
+        ),
+    ],
+)
+def test_pipeline_names_clips_without_training(
+    cls, file, labels, esc10, checkpoints, minilm
+):
+    clips = load_esc50(esc10)
+    few = slice(None, None, 4)
+    model = make_pipeline(
+        cls(checkpoints / file, output="probabilities"),
+        TaggerZeroShotClassifier(
+            LabelTextEmbedder(minilm),
+            tagger_labels=checkpoints / labels,
+            candidate_labels=clips.target_names,
+        ),
+    )
+    model.fit(clips.data[few])
+    assert model.score(clips.data[few], clips.target[few]) >= 0.96
