@@ -96,9 +96,7 @@ def fetch_from_hub(hub_id, revision, names):
     for name in names:
         try:
             path = hub.hf_hub_download(hub_id, name, revision=revision)
-            hub.snapshot_download(
-                hub_id, revision=revision, allow_patterns=["*.json", "*.txt"]
-            )
+            _fetch_settings(hub, hub_id, revision, os.path.dirname(path))
         except (OSError, ValueError) as caught:  # the hub's errors are both
             error = caught
         else:
@@ -110,6 +108,17 @@ def fetch_from_hub(hub_id, revision, names):
         f"was loaded before is there. Or download its files ({' or '.join(names)}, "
         "config.json and the others) yourself and pass the folder they are in"
     ) from error
+
+
+def _fetch_settings(hub, hub_id, revision, folder):
+    """Fetch the small files of a model; without a network, those there must do."""
+    try:
+        hub.snapshot_download(
+            hub_id, revision=revision, allow_patterns=["*.json", "*.txt"]
+        )
+    except (OSError, ValueError):
+        if not os.path.isfile(os.path.join(folder, "config.json")):
+            raise
 
 
 def _fetch(source, path, progressbar):
