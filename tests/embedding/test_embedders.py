@@ -29,7 +29,7 @@ from sklabelaudio import (
     load_audio,
     load_esc50,
 )
-from sklabelaudio.embedding._engine import Engine
+from sklabelaudio.embedding._engine import Engine, exact_kernels
 from sklabelaudio.exceptions import (
     AudioReadError,
     AudioReadWarning,
@@ -177,6 +177,17 @@ def test_batches_of_one_size_give_the_rows_of_single_clips(embedder, waves):
     np.testing.assert_array_equal(shuffled, together[order])
     alone = np.concatenate([fitted.transform([wave]) for wave in waves])
     np.testing.assert_array_equal(alone, together)
+
+
+def test_a_gpu_keeps_its_fast_kernels_and_single_precision():
+    from torch.backends import cudnn
+
+    before = cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32
+    with exact_kernels():
+        assert (cudnn.enabled, cudnn.deterministic) == (True, True)
+        assert not cudnn.allow_tf32
+        assert not cudnn.benchmark
+    assert (cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32) == before
 
 
 def test_batches_hold_one_length_and_are_filled_up(waves, runs):
