@@ -169,7 +169,7 @@ def _decode(path, *, channel, offset=0.0, duration=None, block_seconds=None):
     _check_is_sound_file(path)
     try:
         with _opening:
-            file = soundfile.SoundFile(path)
+            file = soundfile.SoundFile(_to_system_name(path))
         with file:
             rate = file.samplerate
             start = round(offset * rate)
@@ -219,11 +219,16 @@ def read_sampling_rate(path):
     _check_is_sound_file(path)
     try:
         with _opening:
-            return soundfile.info(path).samplerate
+            return soundfile.info(_to_system_name(path)).samplerate
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
     except TypeError as error:  # soundfile takes the suffix .raw for a format
         raise AudioReadError(path, f"no sound file: {error}") from error
+
+
+def _to_system_name(path):
+    # soundfile would refuse the names that are no text, which Linux allows.
+    return path if os.name == "nt" else os.fsencode(path)
 
 
 def resample(waveform, orig_rate, target_rate):

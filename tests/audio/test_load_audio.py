@@ -1,5 +1,6 @@
 import os
 import struct
+import sys
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from sklabelaudio import load_audio
+from sklabelaudio import check_audio, load_audio
 from sklabelaudio.exceptions import AudioReadError
 
 RATE = 16000
@@ -450,3 +451,14 @@ def test_files_are_closed(tmp_path):
         with pytest.raises(AudioReadError):
             load_audio(cut)
     assert len(os.listdir(folder)) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_that_is_no_text(tmp_path):
+    path = str(tmp_path / os.fsdecode(b"\xff.wav"))
+    soundfile.write(os.fsencode(path), np.full(800, 0.5), 8000, format="WAV")
+    waveform, sampling_rate = load_audio(path, sampling_rate=8000)
+    np.testing.assert_allclose(waveform, 0.5, atol=1e-4)
+    assert sampling_rate == 8000
+    clips = check_audio([path])
+    assert clips.common_sampling_rate() == 8000
