@@ -11,13 +11,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ._encoder_options import find_tagger_labels, is_joint, is_tagger, make_embedder
 from .classification import (
     BilinearZeroShotClassifier,
     PromptZeroShotClassifier,
     TaggerZeroShotClassifier,
 )
 from .datasets import load_esc50, make_sound_events
-from .embedding._auto import find_tagger_labels, is_joint, is_tagger, make_embedder
 from .feature_extraction import LogMelExtractor, TemporalPooling
 from .inspection import LogMelDisplay
 from .model_selection import FewShotSplit, LeaveClassesOut, UnseenClassKFold

@@ -8,8 +8,8 @@ import warnings
 
 import numpy as np
 
+from ._encoder_options import find_tagger_labels, is_joint, is_tagger, make_embedder
 from .classification import PromptZeroShotClassifier, TaggerZeroShotClassifier
-from .embedding._auto import find_tagger_labels, is_joint, is_tagger, make_embedder
 from .exceptions import AudioReadWarning
 from .text import LabelTextEmbedder, normalize_label, read_label_list
 

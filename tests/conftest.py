@@ -1,5 +1,7 @@
 import importlib.util
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,45 @@ def small_tagger(tmp_path_factory):
     lines = [" ".join([word, *map(str, vector)]) for word, vector in words.items()]
     (folder / "words.txt").write_text("\n".join([f"{len(words)} 64", *lines]) + "\n")
     return folder
+
+
+class WebServer(ThreadingHTTPServer):
+    """Serves one body, in full or cut; the first answers can be errors."""
+
+    body = b""
+    cut = False
+    n_failures = 0
+    n_requests = 0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/file"
+
+
+class WebHandler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.n_requests += 1
+        if server.n_requests <= server.n_failures:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(server.body)))
+        self.end_headers()
+        stop = len(server.body) // 2 if server.cut else None
+        self.wfile.write(server.body[:stop])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def web_server(monkeypatch):
+    """A web server on this machine."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with WebServer(("127.0.0.1", 0), WebHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -2,8 +2,6 @@ import hashlib
 import os
 import socket
 import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,46 +11,11 @@ BODY = bytes(range(256)) * 500
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one body, in full or cut; the first answers can be errors."""
-
-    body = BODY
-    cut = False
-    n_failures = 0
-    n_requests = 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/weights.pt"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.n_requests += 1
-        if server.n_requests <= server.n_failures:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(server.body)))
-        self.end_headers()
-        stop = len(server.body) // 2 if server.cut else None
-        self.wfile.write(server.body[:stop])
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
-    """A web server on this machine."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def server(web_server):
+    """A web server on this machine, with a file."""
+    web_server.body = BODY
+    return web_server
 
 
 def fetch(server, folder, **options):

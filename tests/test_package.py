@@ -38,9 +38,11 @@ MAY_IMPORT = {
     "datasets": BASE | {"_download"},
     "cli": {"__init__", "_demo", "_tag"},
     "_demo": BASE
-    | {"classification", "datasets", "embedding", "feature_extraction", "inspection"}
+    | {"_encoder_options", "classification", "datasets", "feature_extraction"}
+    | {"inspection"}
     | {"metrics", "model_selection", "text"},
-    "_tag": BASE | {"classification", "embedding", "text"},
+    "_encoder_options": BASE | {"embedding", "text"},
+    "_tag": BASE | {"_encoder_options", "classification", "text"},
 }
 HEAVY = {"torch", "skorch", "transformers", "gensim", "huggingface_hub", "matplotlib"}
 HEAVY |= {"pooch", "pandas", "librosa", "numba", "soundfile", "soxr"}

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from sklabelaudio import CLAPEmbedder, EfficientATEmbedder, load_esc50
+from sklabelaudio._encoder_options import make_embedder
 from sklabelaudio.cli import main
-from sklabelaudio.embedding._auto import make_embedder
 from sklabelaudio.embedding._engine import Engine
 
 

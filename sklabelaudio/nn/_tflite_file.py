@@ -95,6 +95,7 @@ def read_tflite_labels(path):
             text = archive.read(names[0]).decode()
     except MemoryError:
         raise
+    # So does a damaged archive.
     except Exception as error:
         raise _damaged(path, error) from error
     return tuple(line.strip() for line in text.rstrip().split("\n"))

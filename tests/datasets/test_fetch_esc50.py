@@ -4,9 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -34,43 +32,11 @@ def pack(members):
     return buffer.getvalue()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one body, in full or cut; the first answers can be errors."""
-
-    body = b""
-    cut = False
-    n_failures = 0
-    n_requests = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.n_requests += 1
-        if server.n_requests <= server.n_failures:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(server.body)))
-        self.end_headers()
-        stop = len(server.body) // 2 if server.cut else None
-        self.wfile.write(server.body[:stop])
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
+def server(web_server, monkeypatch):
     """A web server on this machine that stands in for the archive's."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        serve(server, monkeypatch, pack(MEMBERS))
-        yield server
-        server.shutdown()
-        thread.join()
+    serve(web_server, monkeypatch, pack(MEMBERS))
+    return web_server
 
 
 def serve(server, monkeypatch, body):

@@ -1,16 +1,18 @@
-"""The embedder that some weights are for, from what a user of the command types."""
+"""The options of the commands that name an encoder: what they mean."""
 
 import difflib
 import os
 
-from ..text import read_label_list
-from ._clap import CLAPEmbedder
-from ._efficientat import EfficientATEmbedder
-from ._fetch import locate_checkpoints
-from ._htsat import HTSATEmbedder
-from ._registry import list_checkpoints
-from ._vggish import VGGishEmbedder
-from ._yamnet import YAMNetEmbedder
+from .embedding import (
+    CLAPEmbedder,
+    EfficientATEmbedder,
+    HTSATEmbedder,
+    VGGishEmbedder,
+    YAMNetEmbedder,
+    list_checkpoints,
+)
+from .embedding._fetch import locate_checkpoints
+from .text import read_label_list
 
 _EMBEDDERS = {
     embedder._encoder: embedder
