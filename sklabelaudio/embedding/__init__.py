@@ -4,7 +4,8 @@ from ._cache import EmbeddingCache
 from ._clap import CLAPEmbedder
 from ._efficientat import EfficientATEmbedder
 from ._htsat import HTSATEmbedder
-from ._registry import Checkpoint, list_checkpoints
+from ._records import Checkpoint
+from ._registry import list_checkpoints
 from ._vggish import VGGishEmbedder
 from ._yamnet import YAMNetEmbedder
 

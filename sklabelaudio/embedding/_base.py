@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from abc import ABCMeta, abstractmethod
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -29,6 +30,7 @@ from ._cache import EmbeddingCache
 from ._engine import Engine
 from ._registry import resolve_weights
 from ._row_store import RowStore
+from ._time_line import TimeLine
 
 # Decoded at a time of a long recording, in seconds.
 _BLOCK_SECONDS = 60
@@ -36,10 +38,16 @@ _BLOCK_SECONDS = 60
 _LEAST_BAND = 1 / 8
 # Building a module draws from torch's global generator, whose state is put back.
 _loading = threading.Lock()
+# Which attributes of an encoder tell how long the steps of an output are.
+_STEPS = {
+    "framewise_embedding": ("frame_stride", "n_frame_steps"),
+    "framewise_probabilities": ("framewise_stride", "n_framewise_steps"),
+}
+OUTPUTS = {"embedding", "logits", "probabilities", "frames"}
 
 
 def _gives_vectors(embedder):
-    return embedder.output != "frames"
+    return embedder.output != "frames" and embedder.output not in _STEPS
 
 
 class AudioEmbedder(
@@ -54,7 +62,7 @@ class AudioEmbedder(
     _parameter_constraints = {
         "weights": [str, os.PathLike, None],
         "sampling_rate": SAMPLING_RATE_CONSTRAINT,
-        "output": [StrOptions({"embedding", "logits", "probabilities", "frames"})],
+        "output": [StrOptions(OUTPUTS)],
         "pooling": [StrOptions({"mean", "max"})],
         "hop": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -67,7 +75,7 @@ class AudioEmbedder(
         "verbose": ["verbose"],
     }
 
-    # Name of the encoder in the registry and of its front end.
+    # Name of the encoder in the registry.
     _encoder = None
     # Raised when the same weights and parameters come to give other numbers.
     _revision = 1
@@ -83,6 +91,11 @@ class AudioEmbedder(
     @abstractmethod
     def _plan(self, front_end):
         """Return the `WindowPlan` of the parameters."""
+
+    @property
+    def _front_end_name(self):
+        """Name of the front end; weights need not be there for it."""
+        return self._encoder
 
     def _forward_params(self):
         """Return what the encoder is told beside the log-mel."""
@@ -117,15 +130,20 @@ class AudioEmbedder(
         """
         from ..nn._device import choose_device
 
-        front_end = get_front_end(self._encoder)
+        front_end = get_front_end(self._front_end_name)
         self._check(X, front_end, reset=True)
         choose_device(self.device)  # before weights are fetched for nothing
         checkpoint = resolve_weights(self.weights, self._encoder, progressbar=True)
         module = self._load(checkpoint, front_end)
-        self.checkpoint_ = checkpoint
+        self.checkpoint_ = replace(checkpoint, n_parameters=self._n_parameters)
         self.sampling_rate_ = front_end.sampling_rate
         self._n_values = module.n_components
         self._n_classes = module.n_classes
+        self._steps = {
+            output: {"stride": getattr(module, stride, None)}
+            | {"n_steps": getattr(module, n_steps, None)}
+            for output, (stride, n_steps) in _STEPS.items()
+        }
         return self
 
     def transform(self, X):
@@ -140,9 +158,9 @@ class AudioEmbedder(
         Returns
         -------
         ndarray of shape (n_clips, n_components), float32
-            A vector of each clip. With ``output="frames"`` ``(n_clips, n_windows,
-            n_components)``, or an object array of ``(n_windows, n_components)``
-            arrays where the clips have different numbers of windows.
+            A vector of each clip. With ``output="frames"`` or a framewise output
+            ``(n_clips, n_steps, n_components)``, or an object array of ``(n_steps,
+            n_components)`` arrays where the clips have different numbers of steps.
 
         Raises
         ------
@@ -155,25 +173,50 @@ class AudioEmbedder(
         clips = self._check(X, self._front_end, reset=False)
         return self._embed(clips, engine, self._front_end)
 
-    def frame_times(self, n_frames):
-        """Tell when the windows of ``output="frames"`` are.
-
-        With windows that end with the clip, the last may begin earlier than told.
+    def frame_times(self, n_frames, *, duration=None):
+        """Tell when the steps of a clip's row are.
 
         Parameters
         ----------
         n_frames : int
-            Number of windows.
+            Number of steps: of windows with ``output="frames"``, or of the encoder's
+            own time line with a framewise output.
+        duration : float, default=None
+            Length of the clip, in seconds. Steps of windows don't need it, but the
+            last may begin earlier than told without it, for windows may end with
+            the clip. Framewise outputs need it for clips of several windows, and for
+            encoders that divide a clip in a fixed number of steps.
 
         Returns
         -------
         ndarray of shape (n_frames,)
-            Time of each window's middle from the clip's start, in seconds.
+            Time of each step's middle from the clip's start, in seconds.
+
+        Raises
+        ------
+        ValueError
+            If `duration` is needed, or a clip of that length has another number of
+            steps.
         """
         check_is_fitted(self)
-        plan = self._plan(get_front_end(self._encoder))
+        front_end = get_front_end(self._front_end_name)
+        plan = self._plan(front_end)
+        if self.output in _STEPS:
+            return self._time_line(plan, front_end).times(n_frames, duration)
         starts = plan.hop * np.arange(n_frames)
-        return (starts + plan.length / 2) / self.sampling_rate_
+        length = plan.length
+        if duration is not None:
+            n_samples = max(round(duration * front_end.sampling_rate), 1)
+            starts = plan.starts(n_samples)
+            if len(starts) != n_frames:
+                raise ValueError(
+                    f"n_frames={n_frames}: a clip of duration={duration:g} s has "
+                    f"{len(starts)} windows; pass the length of the clip that they "
+                    "are of"
+                )
+            if plan.tail == "align":
+                length = min(length, n_samples)
+        return (starts + length / 2) / self.sampling_rate_
 
     @available_if(_gives_vectors)
     def get_feature_names_out(self, input_features=None):
@@ -200,7 +243,7 @@ class AudioEmbedder(
     def n_components_(self):
         """Length of a row."""
         check_is_fitted(self)
-        if self.output in ("logits", "probabilities"):
+        if self.output.endswith(("logits", "probabilities")):
             return self._n_classes
         return self._n_values
 
@@ -230,6 +273,7 @@ class AudioEmbedder(
         with _loading, fixed_random_weights(), one_native_thread_per_worker():
             # torch's default may be doubles, and front ends give single precision.
             module = self._load_module(checkpoint).float()
+            self._n_parameters = sum(p.numel() for p in module.parameters())
             engine = Engine(
                 module,
                 device=device,
@@ -271,7 +315,7 @@ class AudioEmbedder(
             not hasattr(self, "_engine")
             or self._engine_settings != self._get_engine_settings()
         ):
-            self._load(self._find_weights_again(), get_front_end(self._encoder))
+            self._load(self._find_weights_again(), get_front_end(self._front_end_name))
         return self._engine
 
     def _find_weights_again(self):
@@ -292,14 +336,20 @@ class AudioEmbedder(
         plan = self._plan(front_end)
         output = "embedding" if self.output == "frames" else self.output
         store = RowStore(self._open_cache(), self._fingerprint(), clips, self.n_jobs)
+        lengths = {}  # of the clips in work, in samples at the encoder's rate
 
-        def cut(index):
-            blocks = clips.blocks(
+        def read(index):
+            lengths[index] = 0
+            for block in clips.blocks(
                 index,
                 block_seconds=_BLOCK_SECONDS,
                 min_rate=2 * _LEAST_BAND * front_end.fmax,
-            )
-            for samples, n_windows in plan.cut(blocks):
+            ):
+                lengths[index] += len(block)
+                yield block
+
+        def cut(index):
+            for samples, n_windows in plan.cut(read(index)):
                 yield self._to_windows(front_end, plan, samples, n_windows)
 
         def prepare(index):
@@ -308,16 +358,19 @@ class AudioEmbedder(
 
         def embed(index):
             with one_native_thread_per_worker():
-                rows = [engine.run(windows, output) for windows in cut(index)]
-            return store.keep(index, self._pool(np.concatenate(rows)))
+                rows = [
+                    row for windows in cut(index) for row in engine.run(windows, output)
+                ]
+            return store.keep(index, self._pool(rows, lengths.pop(index), front_end))
 
         def finish(results):
             indices = (index for index in range(len(clips)) if index not in store.rows)
             for index, rows in zip(
                 indices, engine.run_in_batches(results, output), strict=True
             ):
+                n_samples = lengths.pop(index, None)  # None if it could not be read
                 if isinstance(rows, list):
-                    rows = store.keep(index, self._pool(np.stack(rows)))
+                    rows = store.keep(index, self._pool(rows, n_samples, front_end))
                 yield rows
 
         with one_native_thread(), store:
@@ -340,12 +393,20 @@ class AudioEmbedder(
         views = np.lib.stride_tricks.sliding_window_view(log_mel, n_frames, axis=0)
         return views[::step].transpose(0, 2, 1).copy()
 
-    def _pool(self, rows):
+    def _pool(self, rows, n_samples, front_end):
+        """Make a clip's row of what the encoder gives of its windows."""
+        if self.output in _STEPS:
+            line = self._time_line(self._plan(front_end), front_end)
+            return line.join(rows, n_samples)
+        rows = np.stack(rows)
         if self.output == "frames":
             return rows
         if self.pooling == "max":
             return rows.max(axis=0)
         return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _time_line(self, plan, front_end):
+        return TimeLine(plan, front_end, **self._steps[self.output])
 
     def _open_cache(self):
         if self.cache is None or isinstance(self.cache, EmbeddingCache):

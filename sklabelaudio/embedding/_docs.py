@@ -33,8 +33,8 @@ verbose : bool, default=False
 
 _ATTRIBUTES = """
 checkpoint_ : ResolvedCheckpoint
-    Where the weights are from: name, files, digest, licence, classes and published
-    score.
+    Where the weights are from: name, files, digest and classes. Printed, it is the
+    model's card: also size, licence, training data and published scores.
 n_components_ : int
     Length of a row.
 sampling_rate_ : float
@@ -49,6 +49,19 @@ output : {"embedding", "logits", "probabilities", "frames"}, default="embedding"
     scores of the classes, their sigmoid, or the vectors of all windows in turn.
 """
 
+_OUTPUT_FRAMEWISE = """
+output : {"embedding", "logits", "probabilities", "frames", %s}, \
+        default="embedding"
+    What to give of each clip: the vector that the encoder's classifier reads, its
+    scores of the classes, their sigmoid, or the vectors of all windows in turn; or,
+    over time, %s. :meth:`frame_times` tells when.
+"""
+
+_FRAMEWISE = {
+    "framewise_embedding": "the vectors before the encoder pools them",
+    "framewise_probabilities": "the probabilities of the classes",
+}
+
 _OUTPUT_WITHOUT_CLASSES = """
 output : {"embedding", "frames"}, default="embedding"
     What to give of each clip: one vector, or the vectors of all windows in turn.
@@ -60,7 +73,7 @@ hop : float, default=None
 """
 
 
-def describe_shared(*, hop, classes=True):
+def describe_shared(*, hop, classes=True, framewise=()):
     """Fill in what embedders share in the docstring of one.
 
     Parameters
@@ -69,14 +82,22 @@ def describe_shared(*, hop, classes=True):
         The default step of windows, in words.
     classes : bool, default=True
         Whether the encoder has class scores.
+    framewise : sequence of str, default=()
+        Its outputs over time.
 
     Returns
     -------
     callable
         A class decorator. It replaces ``{parameters}`` and ``{attributes}``.
     """
+    output = _OUTPUT if classes else _OUTPUT_WITHOUT_CLASSES
+    if framewise:
+        output = _OUTPUT_FRAMEWISE % (
+            ", ".join(f'"{name}"' for name in framewise),
+            " or ".join(_FRAMEWISE[name] for name in framewise),
+        )
     parameters = _PARAMETERS.format(
-        output=(_OUTPUT if classes else _OUTPUT_WITHOUT_CLASSES).strip(),
+        output=output.strip(),
         hop=(_HOP % hop).strip(),
     )
 

@@ -2,14 +2,16 @@
 
 from numbers import Real
 
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import AudioEmbedder
+from ._base import OUTPUTS, AudioEmbedder
 from ._docs import describe_shared
 from ._windows import plan_segments
 
+_FRAMEWISE = ("framewise_embedding",)
 
-@describe_shared(hop="`window`: windows that don't overlap")
+
+@describe_shared(hop="`window`: windows that don't overlap", framewise=_FRAMEWISE)
 class EfficientATEmbedder(AudioEmbedder):
     """Embed clips with EfficientAT, MobileNets that learned from a transformer.
 
@@ -54,6 +56,7 @@ class EfficientATEmbedder(AudioEmbedder):
 
     _parameter_constraints = {
         **AudioEmbedder._parameter_constraints,
+        "output": [StrOptions(OUTPUTS | set(_FRAMEWISE))],
         "window": [Interval(Real, 0, None, closed="neither")],
     }
     _encoder = "efficientat"

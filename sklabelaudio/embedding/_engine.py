@@ -9,6 +9,14 @@ from ..exceptions import AudioReadError
 # Batches of windows that may wait for others of their length before they are run.
 _WAITING_BATCHES = 8
 
+# Where an encoder has what is asked for.
+_FIELDS = {
+    "embedding": "embedding",
+    "logits": "logits",
+    "framewise_embedding": "frames",
+    "framewise_probabilities": "framewise",
+}
+
 
 class Engine:
     """An encoder made ready, on its device.
@@ -57,12 +65,14 @@ class Engine:
         ----------
         log_mel : ndarray of shape (n_windows, n_frames, n_mels)
             The windows.
-        output : {"embedding", "logits", "probabilities"}
+        output : {"embedding", "logits", "probabilities", "framewise_embedding", \
+                "framewise_probabilities"}
             What to return of the encoder.
 
         Returns
         -------
-        ndarray of shape (n_windows, n_components), float32
+        ndarray of shape (n_windows, n_components) or \
+                (n_windows, n_steps, n_components), float32
             It.
         """
         import torch
@@ -84,12 +94,12 @@ class Engine:
         ----------
         clips : iterable of list of ndarray of shape (n_windows, n_frames, n_mels)
             Each clip's windows; an AudioReadError in place of a clip is passed on.
-        output : {"embedding", "logits", "probabilities"}
-            What to return of the encoder.
+        output : str
+            What to return of the encoder, as for :meth:`run`.
 
         Yields
         ------
-        list of ndarray of shape (n_components,)
+        list of ndarray of shape (n_components,) or (n_steps, n_components)
             Each clip's results, in order.
         """
         waiting = {}  # windows, and where their results go, by shape
@@ -139,9 +149,9 @@ def exact_kernels():
 
 
 def _select(result, output):
-    if output == "embedding":
-        return result.embedding
-    return result.logits if output == "logits" else result.logits.sigmoid()
+    if output == "probabilities":
+        return result.logits.sigmoid()
+    return getattr(result, _FIELDS[output])
 
 
 def _count(waiting):

@@ -2,14 +2,16 @@
 
 from sklearn.utils._param_validation import StrOptions
 
-from ._base import AudioEmbedder
+from ._base import OUTPUTS, AudioEmbedder
 from ._docs import describe_shared
 from ._windows import plan_segments
 
 _SECONDS = 10.0
 
+_FRAMEWISE = ("framewise_embedding", "framewise_probabilities")
 
-@describe_shared(hop="10: windows that don't overlap")
+
+@describe_shared(hop="10: windows that don't overlap", framewise=_FRAMEWISE)
 class HTSATEmbedder(AudioEmbedder):
     """Embed clips with HTS-AT, a hierarchical transformer trained on AudioSet.
 
@@ -54,6 +56,7 @@ class HTSATEmbedder(AudioEmbedder):
 
     _parameter_constraints = {
         **AudioEmbedder._parameter_constraints,
+        "output": [StrOptions(OUTPUTS | set(_FRAMEWISE))],
         "short_clips": [StrOptions({"stretch", "repeat"})],
     }
     _encoder = "htsat"
@@ -102,4 +105,9 @@ class HTSATEmbedder(AudioEmbedder):
         return {"infer_mode": self.short_clips == "repeat"}
 
     def _plan(self, front_end):
+        if self.short_clips == "repeat" and self.output in _FRAMEWISE:
+            raise ValueError(
+                f"output={self.output!r} with short_clips='repeat': the steps of a "
+                "repeated clip are of no one time in it; use short_clips='stretch'"
+            )
         return plan_segments(front_end, window=_SECONDS, hop=self.hop)

@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass
 
 from .._download import hash_file
 from ..text._label_lists import read_label_list
@@ -15,7 +14,8 @@ from ._fetch import (
     is_hub_id,
     locate_checkpoints,
 )
-from ._records import CHECKPOINTS, Checkpoint
+from ._published import CHECKPOINTS
+from ._resolved import ResolvedCheckpoint
 
 
 def list_checkpoints(encoder=None):
@@ -31,7 +31,7 @@ def list_checkpoints(encoder=None):
     -------
     checkpoints : tuple of Checkpoint
         For each its name, files and their addresses and digests, licence, length of
-        the embedding, and what its authors report.
+        the embedding, size, training data, and what its authors report.
 
     Raises
     ------
@@ -97,66 +97,6 @@ def get_checkpoint(name, encoder):
         f"weights={name!r} is neither a file nor the name of a checkpoint.{hint} The "
         f"names for {encoder!r} are {', '.join(repr(r.name) for r in records)}"
     )
-
-
-@dataclass(frozen=True, repr=False)
-class ResolvedCheckpoint:
-    """Weights that are at hand: where from, and which exactly.
-
-    Parameters
-    ----------
-    encoder : str
-        The encoder that they are for.
-    record : Checkpoint or None, default=None
-        What is known of them, if they are a published checkpoint.
-    paths : tuple of str, default=()
-        Their files, the encoder's weights first; none for random weights.
-    sha256 : str or None, default=None
-        SHA-256 of the file or, of several, of their SHA-256s one behind the other.
-    labels : tuple of str or None, default=None
-        The classes, in the order of the scores, if a list of them was found.
-    """
-
-    encoder: str
-    record: Checkpoint | None = None
-    paths: tuple = ()
-    sha256: str | None = None
-    labels: tuple | None = None
-
-    @property
-    def path(self):
-        """The file of the encoder's weights; None for random weights."""
-        return self.paths[0] if self.paths else None
-
-    @property
-    def name(self):
-        """Name of the published checkpoint, or None."""
-        return self.record and self.record.name
-
-    @property
-    def licence(self):
-        """Licence of the published checkpoint, or None."""
-        return self.record and self.record.licence
-
-    @property
-    def score(self):
-        """What its authors report of the published checkpoint, or None."""
-        return self.record and self.record.score
-
-    @property
-    def reference(self):
-        """Paper of the published checkpoint, or None."""
-        return self.record and self.record.reference
-
-    def __repr__(self):
-        names = ("encoder", "name", "path", "sha256", "licence", "score")
-        facts = {name: getattr(self, name) for name in names}
-        shown = [f"{name}={fact!r}" for name, fact in facts.items() if fact]
-        if self.path is None:
-            shown.append("random weights")
-        if self.labels:
-            shown.append(f"{len(self.labels)} labels")
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
@@ -292,6 +232,8 @@ def _join(digests):
 
 
 def _read_labels(path, encoder, record, data_home):
+    if record is not None and record.class_names is not None:
+        return record.class_names
     found = find_labels(path, encoder, data_home=data_home)
     if found is None:
         return None

@@ -69,6 +69,24 @@ class WindowPlan:
             size = self.length + (n_windows - 1) * self.hop
             yield np.pad(held, (0, max(0, size - len(held))))[:size], n_windows
 
+    def starts(self, n_samples):
+        """Tell where the windows of a clip begin.
+
+        Parameters
+        ----------
+        n_samples : int
+            Length of the clip.
+
+        Returns
+        -------
+        ndarray of shape (n_windows,)
+            The first sample of each window.
+        """
+        n_over = max(n_samples - self.length, 0)
+        n_more = -(-n_over // self.hop) if self.tail != "drop" else n_over // self.hop
+        starts = self.hop * np.arange(1 + n_more)
+        return np.minimum(starts, n_over) if self.tail == "align" else starts
+
 
 # YAMNet and VGGish: 96 frames of 400 samples every 160.
 _PATCH_FRAMES = 96

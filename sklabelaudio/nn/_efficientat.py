@@ -50,6 +50,8 @@ class EfficientAT(nn.Module):
         Length of the embedding, 960 times the width (rounded).
     n_classes : int
         Number of classes.
+    frame_stride : int
+        Log-mel frames from one of the vectors over time to the next, 32.
 
     Raises
     ------
@@ -82,6 +84,8 @@ class EfficientAT(nn.Module):
     >>> output.embedding.shape, output.logits.shape
     (torch.Size([2, 384]), torch.Size([2, 527]))
     """
+
+    frame_stride = 32
 
     def __init__(self, width=1.0, n_classes=527, dropout=0.2):
         if not width > 0:
@@ -118,8 +122,9 @@ class EfficientAT(nn.Module):
         Returns
         -------
         EncoderOutput
-            `embedding` ``(n_clips, n_components)`` and `logits`
-            ``(n_clips, n_classes)``.
+            `embedding` ``(n_clips, n_components)``, `logits` ``(n_clips,
+            n_classes)``, and `frames` ``(n_clips, n_steps, n_components)``, whose
+            mean is the embedding.
 
         Raises
         ------
@@ -133,11 +138,12 @@ class EfficientAT(nn.Module):
             )
         image = log_mel.transpose(1, 2).unsqueeze(1)
         pool, flatten, *head = self.classifier
-        embedding = flatten(pool(self.features(image)))
+        features = self.features(image)
+        embedding = flatten(pool(features))
         logits = embedding
         for layer in head:
             logits = layer(logits)
-        return EncoderOutput(embedding, logits)
+        return EncoderOutput(embedding, logits, frames=features.mean(dim=2).mT)
 
     @staticmethod
     def width_of(state):

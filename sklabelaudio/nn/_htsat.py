@@ -61,6 +61,9 @@ class HTSAT(nn.Module):
         Length of the embedding, 768 by default.
     n_classes : int
         Number of classes.
+    n_frame_steps, n_framewise_steps : int
+        Number of vectors and of probabilities over time, 32 and 1024, which divide
+        the clip evenly, whatever its length.
 
     Raises
     ------
@@ -94,6 +97,9 @@ class HTSAT(nn.Module):
     >>> output.embedding.shape, output.logits.shape, output.framewise.shape
     (torch.Size([2, 64]), torch.Size([2, 3]), torch.Size([2, 1024, 3]))
     """
+
+    n_frame_steps = 32
+    n_framewise_steps = N_FRAMES
 
     def __init__(
         self,
@@ -135,8 +141,9 @@ class HTSAT(nn.Module):
         -------
         EncoderOutput
             The embedding ``(n_clips, n_components)``, the logits ``(n_clips,
-            n_classes)``, and probabilities of 1024 frames, which span the clip
-            whatever its length and are the same for 32 at a time.
+            n_classes)``, probabilities of 1024 frames, which span the clip whatever
+            its length and are the same for 32 at a time, and the 32 vectors
+            ``(n_clips, 32, n_components)`` that the embedding is the mean of.
 
         Raises
         ------
@@ -165,6 +172,7 @@ class HTSAT(nn.Module):
             encoded.pooler_output,
             tokens.mean(dim=1),
             tokens.sigmoid().repeat_interleave(N_FRAMES // tokens.shape[1], dim=1),
+            encoded.last_hidden_state.mean(dim=2).mT,
         )
 
     def _average_pieces(self, log_mel):
@@ -172,7 +180,7 @@ class HTSAT(nn.Module):
         step = (log_mel.shape[1] - 1) // 4
         starts = range(0, log_mel.shape[1] - length - 1, step)
         pieces = torch.stack([log_mel[:, t : t + length] for t in starts], dim=1)
-        embedding, logits, framewise = (
+        embedding, logits, framewise, frames = (
             stage.unflatten(0, (-1, len(starts)))
             for stage in self.forward(pieces.flatten(0, 1))
         )
@@ -180,7 +188,10 @@ class HTSAT(nn.Module):
         present = nn.functional.logsigmoid(logits).logsumexp(dim=1)
         absent = nn.functional.logsigmoid(-logits).logsumexp(dim=1)
         return EncoderOutput(
-            embedding.mean(dim=1), present - absent, framewise.mean(dim=1)
+            embedding.mean(dim=1),
+            present - absent,
+            framewise.mean(dim=1),
+            frames.mean(dim=1),
         )
 
     @staticmethod

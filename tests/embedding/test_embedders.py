@@ -291,6 +291,96 @@ def test_frames_of_equal_clips_make_an_array(waves):
     assert not hasattr(embedder, "get_feature_names_out")
 
 
+def test_framewise_vectors_of_a_clip(tmp_path):
+    """Their mean is the embedding; a long clip's are those of its windows."""
+    rate, seconds = 32000, 10.625
+    rng = np.random.default_rng(6)
+    wave = 0.1 * rng.standard_normal(int(rate * seconds)).astype(np.float32)
+    framewise = EfficientATEmbedder(
+        None, sampling_rate=rate, output="framewise_embedding", cache=tmp_path
+    )
+    whole = clone(framewise).set_params(window=11.0)
+    (rows,) = whole.fit_transform([wave])
+    assert rows.shape == (34, 384)  # of 32 frames, and the rest
+    embedding = clone(whole).set_params(output="embedding").fit_transform([wave])[0]
+    np.testing.assert_allclose(rows.mean(axis=0), embedding, atol=1e-6)
+    times = whole.frame_times(34)
+    np.testing.assert_allclose(times, 0.155 + 0.32 * np.arange(34))
+    np.testing.assert_array_equal(whole.frame_times(34, duration=seconds), times)
+
+    halves = clone(framewise).set_params(window=6.0, hop=4.0)
+    (joined,) = halves.fit_transform([wave])
+    for _ in range(2):  # computed, then from the cache
+        np.testing.assert_array_equal(halves.transform([wave])[0], joined)
+    times = halves.frame_times(len(joined), duration=seconds)
+    assert (np.diff(times) > 0).all()
+    # There are windows from 0 to 6 s, 4 to 10, and the last 6 s.
+    first, last = halves.transform([wave[: 6 * rate], wave[-6 * rate :]])
+    early, late = times < 5, times >= (10 + seconds - 6) / 2
+    np.testing.assert_array_equal(joined[early], first[: early.sum()])
+    np.testing.assert_array_equal(joined[late], last[-late.sum() :])
+    assert not early[late].any()
+    assert early.sum() + late.sum() < len(times)
+    with pytest.raises(ValueError, match="duration=None"):
+        halves.frame_times(len(joined))
+    assert not hasattr(halves, "get_feature_names_out")
+
+
+def test_framewise_probabilities_of_a_clip():
+    """HTS-AT stretches short clips, and so are their steps."""
+    rng = np.random.default_rng(4)
+    waves = [0.1 * rng.standard_normal(32000 * n).astype(np.float32) for n in (4, 13)]
+    embedder = HTSATEmbedder(
+        None, sampling_rate=32000, output="framewise_probabilities"
+    )
+    short, long = embedder.fit_transform(waves)
+    assert embedder.n_components_ == 527
+    assert short.shape == (1024, 527)
+    clip = clone(embedder).set_params(output="logits").fit_transform(waves[:1])[0]
+    logits = np.log(short / (1 - short))
+    np.testing.assert_allclose(logits.mean(axis=0), clip, atol=1e-4)
+    np.testing.assert_allclose(
+        embedder.frame_times(1024, duration=4), (np.arange(1024) + 0.5) * 4 / 1024
+    )
+    times = embedder.frame_times(len(long), duration=13)
+    step = 10 / 1024
+    assert times[0] == pytest.approx(step / 2)
+    assert times[-1] == pytest.approx(13 - step / 2)
+    # The second window is the last ten seconds, and speaks from 6.5 s on.
+    windows = embedder.transform([waves[1][:320_000], waves[1][-320_000:]])
+    np.testing.assert_array_equal(long[times < 6.5], windows[0][: (times < 6.5).sum()])
+    np.testing.assert_array_equal(long[times > 6.5], windows[1][-(times > 6.5).sum() :])
+    with pytest.raises(ValueError, match="duration=None"):
+        embedder.frame_times(1024)
+    with pytest.raises(ValueError, match=r"short_clips='repeat'.*use short_clips='str"):
+        clone(embedder).set_params(short_clips="repeat").fit(waves)
+    vectors = clone(embedder).set_params(output="framewise_embedding")
+    rows = vectors.fit_transform(waves[:1])
+    assert rows.shape == (1, 32, 768)
+    embedding = clone(embedder).set_params(output="embedding").fit_transform(waves[:1])
+    np.testing.assert_allclose(rows.mean(axis=1), embedding, atol=1e-5)
+
+
+def test_times_of_windows_that_end_with_the_clip(waves):
+    embedder = EfficientATEmbedder(
+        None, sampling_rate=RATE, output="frames", window=4.0, hop=3.0
+    ).fit(waves)
+    np.testing.assert_allclose(embedder.frame_times(3), [2, 5, 8])
+    np.testing.assert_allclose(embedder.frame_times(3, duration=9), [2, 5, 7])
+    np.testing.assert_allclose(embedder.frame_times(1, duration=3), [1.5])
+    with pytest.raises(ValueError, match=r"n_frames=2: .* duration=9 s has 3 windows"):
+        embedder.frame_times(2, duration=9)
+
+
+def test_outputs_that_an_encoder_lacks(waves):
+    for embedder in (
+        EfficientATEmbedder(None, output="framewise_probabilities"),
+        YAMNetEmbedder(None, output="framewise_embedding"),
+    ):
+        with pytest.raises(ValueError, match="'output' parameter"):
+            embedder.fit(waves)
+
+
 def test_probabilities_are_those_of_the_logits(waves):
     clip = [waves[2]]
     embedder = EfficientATEmbedder(None, sampling_rate=RATE)

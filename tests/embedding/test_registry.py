@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from sklabelaudio.embedding import _fetch, _registry, list_checkpoints
-from sklabelaudio.embedding._records import CHECKPOINTS, Checkpoint, RemoteFile
+from sklabelaudio.embedding._published import CHECKPOINTS
+from sklabelaudio.embedding._records import Checkpoint, PublishedScore, RemoteFile
 from sklabelaudio.embedding._registry import (
     fetch_checkpoint,
     find_labels,
@@ -34,10 +35,16 @@ def hash_of(content):
 @pytest.mark.parametrize("record", CHECKPOINTS, ids=lambda record: record.name)
 def test_records_are_sound(record):
     assert get_checkpoint(record.name, record.encoder) is record
-    assert get_front_end(record.front_end).name == record.encoder
+    assert get_front_end(record.front_end).name.startswith(record.encoder)
     assert record.licence
     assert record.reference
-    assert (record.labels is None) == (record.n_classes is None)
+    assert (record.n_classes is None) == (
+        record.labels is None and record.class_names is None
+    )
+    assert record.training_data
+    for score in record.scores:
+        assert score.source
+        assert 0 < score.value < 1
     for source in [*record.sources, *([record.labels] if record.labels else [])]:
         assert urlsplit(source.url).scheme == "https"
         assert os.path.basename(source.name) == source.name
@@ -63,7 +70,14 @@ def test_efficientat_is_as_published(shared):
         assert record.files == (file["file"],)
         assert record.sources[0].url == file["url"]
         assert record.n_components == file["embedding_dim"]
-        assert record.score == f"AudioSet mAP {file['published_mAP_percent'] / 100:.3f}"
+        (score,) = record.scores
+        assert (score.metric, score.value) == (
+            "mAP",
+            pytest.approx(file["published_mAP_percent"] / 100),
+        )
+        assert record.n_parameters == file["parameters_counted"]
+        published = 1e9 * file["published_GMACs_10s"]
+        assert record.multiply_adds == pytest.approx(published, abs=5e6)
     assert records["mn04_as"].sources[0].sha256 == manifest["real_checkpoint"]["sha256"]
 
 
@@ -180,7 +194,7 @@ def published(tmp_path, monkeypatch):
             front_end="yamnet",
             n_classes=2,
             labels=publish("classes.csv", CLASSES.encode()),
-            score="mAP 0.5",
+            scores=(PublishedScore("pond", "mAP", 0.5, "the web"),),
         )
 
         def register(**changes):
@@ -332,7 +346,7 @@ def test_a_known_file_is_recognised_by_its_content(published, tmp_path):
     assert Handler.requests == ()
     assert repr(resolved) == (
         f"ResolvedCheckpoint(encoder='yamnet', name='small', path={str(path)!r}, "
-        f"sha256={hash_of(b'net')!r}, licence='MIT', score='mAP 0.5', 2 labels)"
+        f"sha256={hash_of(b'net')!r}, licence='MIT', score='pond mAP 0.5', 2 labels)"
     )
     assert resolved.reference == "A paper"
     assert pickle.loads(pickle.dumps(resolved)) == resolved

@@ -39,6 +39,7 @@ def test_windows_are_those_of_the_whole_clip(tail, length, hop, n_together):
     for n in range(1, 40):
         clip = np.arange(1, n + 1, dtype=np.float32)
         expected = expected_windows(plan, clip)
+        assert plan.starts(n).tolist() == [window[0] - 1 for window in expected]
         for block in (1, 5, 8, 100):
             assert cut_in_windows(plan, clip, block) == expected, (n, block)
 

@@ -1,0 +1,94 @@
+"""What is registered of the published models is what their networks have."""
+
+import numpy as np
+import pytest
+
+from sklabelaudio import (
+    CLAPEmbedder,
+    EfficientATEmbedder,
+    HTSATEmbedder,
+    VGGishEmbedder,
+    YAMNetEmbedder,
+    list_checkpoints,
+)
+from sklabelaudio.embedding._published import CHECKPOINTS
+from sklabelaudio.feature_extraction._front_ends import get_front_end
+
+WIDTHS = {"mn04": 0.4, "mn05": 0.5, "mn10": 1, "mn20": 2, "mn30": 3, "mn40": 4}
+
+
+def make_network(record):
+    """Return the embedder and the network of a published checkpoint."""
+    from sklabelaudio import nn
+    from sklabelaudio.nn._clap import ClapAudioTower
+
+    if record.encoder == "efficientat":
+        width = WIDTHS[record.name.removesuffix("_as")]
+        return EfficientATEmbedder(), nn.EfficientAT(width)
+    if record.encoder == "clap":
+        large = "larger" in record.name or "music" in record.name
+        sizes = {"embed_dim": 128, "depths": (2, 2, 12, 2)} if large else {}
+        return CLAPEmbedder(), ClapAudioTower(**sizes)
+    return {
+        "htsat": lambda: (HTSATEmbedder(), nn.HTSAT()),
+        "vggish": lambda: (VGGishEmbedder(), nn.VGGish()),
+        "yamnet": lambda: (YAMNetEmbedder(), nn.YAMNet()),
+    }[record.encoder]()
+
+
+@pytest.mark.parametrize("record", CHECKPOINTS, ids=lambda record: record.name)
+def test_sizes_are_those_of_the_network(record):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # Without numbers, but YAMNet looks at one.
+    device = "cpu" if record.encoder == "yamnet" else "meta"
+    with torch.device(device):
+        embedder, network = make_network(record)
+    assert sum(p.numel() for p in network.parameters()) == record.n_parameters
+    assert network.n_components == record.n_components
+    assert getattr(network, "n_classes", None) == record.n_classes
+    front_end = get_front_end(record.front_end)
+    plan = embedder._plan(front_end)
+    wave = np.zeros(10 * front_end.sampling_rate, np.float32)
+    windows = np.concatenate(
+        [embedder._to_windows(front_end, plan, *cut) for cut in plan.cut([wave])]
+    )
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.zeros(windows.shape, device=device))
+    assert counter.get_total_flops() == 2 * record.multiply_adds
+
+
+def test_card_of_a_published_checkpoint(shared):
+    path = shared / "reference" / "checkpoints" / "efficientat" / "mn04_as_mAP_432.pt"
+    embedder = EfficientATEmbedder(path, sampling_rate=32000).fit([[0.0]])
+    lines = str(embedder.checkpoint_).splitlines()
+    card = {line[:14].strip(): line[14:] for line in lines}
+    (record,) = (r for r in list_checkpoints("efficientat") if r.name == "mn04_as")
+    assert card == {
+        "encoder": "efficientat",
+        "checkpoint": "mn04_as",
+        "weights": str(path),
+        "SHA-256": record.sources[0].sha256,
+        "parameters": "983,599",
+        "multiply-adds": "0.111 G for 10 s",
+        "licence": "MIT",
+        "trained on": record.training_data,
+        "reference": record.reference,
+        "published": "AudioSet evaluation mAP 0.432 "
+        "(https://github.com/fschmid56/EfficientAT)",
+    }
+
+
+def test_card_of_random_weights():
+    embedder = EfficientATEmbedder(None, sampling_rate=32000).fit([[0.0]])
+    checkpoint = embedder.checkpoint_
+    assert str(checkpoint).splitlines() == [
+        "encoder       efficientat",
+        "checkpoint    none of the published",
+        "weights       random",
+        "parameters    983,599",
+        "multiply-adds 0.111 G for 10 s",
+    ]
+    assert (checkpoint.scores, checkpoint.training_data) == ((), None)

@@ -1,0 +1,73 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sklabelaudio.embedding._time_line import TimeLine
+from sklabelaudio.embedding._windows import WindowPlan
+
+RATE = 100
+# Frames of 10 samples; a step is 4 of them.
+HOP, STRIDE = 10, 4
+
+
+def make_line(*, length=400, hop=400, stride=STRIDE, first_centre=0.0):
+    front_end = SimpleNamespace(
+        sampling_rate=RATE, hop_length=HOP, first_centre=first_centre
+    )
+    n_steps = 10 if stride is None else None
+    return TimeLine(
+        WindowPlan(length, hop, "align"), front_end, stride=stride, n_steps=n_steps
+    )
+
+
+def encode(line, n_samples, n_steps):
+    """Return what an encoder that tells each step's time would give of windows."""
+    plan = line._plan
+    length = min(plan.length, n_samples)
+    steps = np.arange(n_steps) + 0.5
+    within = steps * length / n_steps if line._stride is None else steps * 40 - 5
+    return [
+        ((start + within) / RATE)[:, np.newaxis] for start in plan.starts(n_samples)
+    ]
+
+
+@pytest.mark.parametrize("stride", [STRIDE, None])
+@pytest.mark.parametrize("hop", [400, 300, 130, 100])
+@pytest.mark.parametrize("n_samples", [57, 400, 401, 650, 800, 1234, 4001])
+def test_steps_and_their_times_belong_together(stride, hop, n_samples):
+    line = make_line(hop=hop, stride=stride)
+    windows = encode(line, n_samples, n_steps=10)
+    joined = line.join(windows, n_samples)
+    times = line.times(len(joined), n_samples / RATE)
+    np.testing.assert_allclose(joined[:, 0], times, rtol=1e-12)
+    # The line goes forward, with less than two steps between any of them.
+    assert (np.diff(times) > 0).all()
+    assert np.diff(times, prepend=0).max() < 0.8
+
+
+def test_overlapping_windows_speak_up_to_the_middle_of_the_overlap():
+    line = make_line(hop=200)
+    windows = [np.full((10, 1), number) for number in range(3)]
+    joined = line.join(windows, 800)[:, 0]
+    times = line.times(len(joined), 8.0)
+    np.testing.assert_array_equal(joined, np.digitize(times, [3.0, 5.0]))
+
+
+def test_times_of_one_window_need_no_duration():
+    line = make_line(first_centre=20.0)
+    # The middle of frames 0 to 3, which are centred at 20, 30, 40 and 50.
+    np.testing.assert_allclose(line.times(3, None), [0.35, 0.75, 1.15])
+
+
+@pytest.mark.parametrize(("stride", "n_frames"), [(STRIDE, 11), (None, 1), (None, 11)])
+def test_times_that_need_the_duration(stride, n_frames):
+    with pytest.raises(ValueError, match=r"duration=None: .* pass duration"):
+        make_line(stride=stride).times(n_frames, None)
+
+
+@pytest.mark.parametrize("n_frames", [19, 21, 31])
+def test_another_clips_duration(n_frames):
+    line = make_line(stride=None)  # of ten steps in each of two windows
+    with pytest.raises(ValueError, match=f"n_frames={n_frames}: a clip of dur"):
+        line.times(n_frames, 8.0)
