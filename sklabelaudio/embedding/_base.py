@@ -84,6 +84,37 @@ class AudioEmbedder(
     _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
     _engine_params = ("batch_size", "device", "amp")
 
+    def __init__(
+        self,
+        weights=None,
+        *,
+        sampling_rate=None,
+        output="embedding",
+        pooling="mean",
+        hop=None,
+        batch_size=32,
+        device="auto",
+        amp=False,
+        cache=None,
+        channel="mean",
+        n_jobs=-1,
+        on_error="raise",
+        verbose=False,
+    ):
+        self.weights = weights
+        self.sampling_rate = sampling_rate
+        self.output = output
+        self.pooling = pooling
+        self.hop = hop
+        self.batch_size = batch_size
+        self.device = device
+        self.amp = amp
+        self.cache = cache
+        self.channel = channel
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.verbose = verbose
+
     @abstractmethod
     def _make_module(self, state):
         """Return the encoder that a checkpoint fits, or a usual one for None."""

@@ -24,8 +24,9 @@ def list_checkpoints(encoder=None):
     Parameters
     ----------
     encoder : str, default=None
-        Only those of one encoder: ``"clap"``, ``"efficientat"``, ``"htsat"``,
-        ``"vggish"`` or ``"yamnet"``.
+        Only those of one encoder: ``"ast"``, ``"audioclip"``, ``"clap"``,
+        ``"efficientat"``, ``"htsat"``, ``"panns"``, ``"passt"``, ``"psla"``,
+        ``"sp4sc"``, ``"vggish"`` or ``"yamnet"``.
 
     Returns
     -------
@@ -50,19 +51,24 @@ def list_checkpoints(encoder=None):
     >>> from sklabelaudio.embedding import list_checkpoints
     >>> for checkpoint in list_checkpoints("efficientat")[:3]:
     ...     print(checkpoint.name, checkpoint.n_components, checkpoint.score)
-    mn04_as 384 AudioSet mAP 0.432
-    mn05_as 480 AudioSet mAP 0.443
-    mn10_as 960 AudioSet mAP 0.471
+    mn04_as 384 AudioSet evaluation mAP 0.432
+    mn05_as 480 AudioSet evaluation mAP 0.443
+    mn10_as 960 AudioSet evaluation mAP 0.471
     """
     if encoder is None:
         return CHECKPOINTS
-    chosen = tuple(record for record in CHECKPOINTS if record.encoder == encoder)
+    chosen = _records_of(encoder)
     if not chosen:
         encoders = sorted({record.encoder for record in CHECKPOINTS})
         raise ValueError(
             f"encoder={encoder!r} is none of {', '.join(map(repr, encoders))}"
         )
     return chosen
+
+
+def _records_of(encoder):
+    """Return an encoder's checkpoints; none for an encoder that is not published."""
+    return tuple(record for record in CHECKPOINTS if record.encoder == encoder)
 
 
 def get_checkpoint(name, encoder):
@@ -85,7 +91,7 @@ def get_checkpoint(name, encoder):
     ValueError
         If the encoder has no checkpoint of this name.
     """
-    records = list_checkpoints(encoder)
+    records = _records_of(encoder)
     for record in CHECKPOINTS:
         if record.name == name:
             return _check_encoder(name, record, encoder)
@@ -93,9 +99,10 @@ def get_checkpoint(name, encoder):
     known = {word.lower(): r.name for r in records for word in (r.name, *r.files)}
     close = difflib.get_close_matches(os.path.basename(name).lower(), known, n=1)
     hint = f" Did you mean {known[close[0]]!r}?" if close else ""
+    names = ", ".join(repr(record.name) for record in records) or "none"
     raise ValueError(
         f"weights={name!r} is neither a file nor the name of a checkpoint.{hint} The "
-        f"names for {encoder!r} are {', '.join(repr(r.name) for r in records)}"
+        f"names for {encoder!r} are {names}"
     )
 
 
@@ -169,7 +176,7 @@ def find_labels(path, encoder, *, data_home=None):
         The list beside the weights; or else the weights themselves, if they are a
         TensorFlow Lite file with the list packed in; or else that in the data home.
     """
-    records = list_checkpoints(encoder)
+    records = _records_of(encoder)
     names = dict.fromkeys(record.labels.name for record in records if record.labels)
     packed = [path] if path.endswith(".tflite") and zipfile.is_zipfile(path) else []
     for candidate in (
@@ -218,7 +225,7 @@ def _find_companions(path, encoder, data_home):
     folders = os.path.dirname(path), locate_checkpoints(data_home)
     found = []
     for name in dict.fromkeys(
-        name for record in list_checkpoints(encoder) for name in record.files[1:]
+        name for record in _records_of(encoder) for name in record.files[1:]
     ):
         candidates = [os.path.join(folder, name) for folder in folders]
         found += [c for c in candidates if os.path.isfile(c)][:1]
