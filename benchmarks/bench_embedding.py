@@ -3,48 +3,76 @@
 The plain loop is what people write: read a file, `torch.stft`, the mel product, the
 logarithm, the network, one clip at a time, with all of torch's threads. The embedder
 gives the same vectors to float32's noise (their greatest relative difference is in the
-table). Then the same from arrays. YAMNet also against the int8 model in its own
-runtime, ai-edge-litert, which takes one window at a time and steps as we do; it is
-given waveforms, for its front end is inside the model.
+table). Then the same from arrays. Beside clips a second stands the peak of memory of a
+process that does nothing but embed the clips from files, torch itself included. YAMNet
+also against the int8 model in its own runtime, ai-edge-litert, which takes one window
+at a time and steps as we do; it is given waveforms, for its front end is inside the
+model.
 
 On a GPU (``--device cuda``) the plain loop, the embedder, the embedder with AMP and the
 bare network under ``torch.compile`` at the embedder's batch size, whose arithmetic is
 also told as a share of what the card reaches in a large matrix product.
+
+Only YAMNet, EfficientAT and SP4SC have real weights here; the others' are random.
 """
 
 import argparse
 import os
+import resource
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from common import machine, median_ratio, print_table, time_in_turn
 
-from sklabelaudio import (
-    EfficientATEmbedder,
-    HTSATEmbedder,
-    VGGishEmbedder,
-    YAMNetEmbedder,
-    load_audio,
-    load_esc50,
+import sklabelaudio
+from sklabelaudio import YAMNetEmbedder, load_audio, load_esc50
+from sklabelaudio.feature_extraction._front_ends import (
+    _htk_mel_bank,
+    _slaney_mel_bank,
+    get_front_end,
+    get_settings,
 )
-from sklabelaudio.feature_extraction._front_ends import get_front_end
 
 SHARED = Path(os.environ.get("SKLABELAUDIO_SHARED", "../shared"))
+YAMNET = "yamnet/yamnet.tflite"
+# The embedder, its file beside the checkpoints, and other parameters.
+ENCODERS = {
+    "YAMNet": ("YAMNetEmbedder", YAMNET, {}),
+    "EfficientAT mn04": (
+        "EfficientATEmbedder",
+        "efficientat/mn04_as_mAP_432.pt",
+        {},
+    ),
+    "SP4SC": ("SP4SCEmbedder", "sp4asc/ce.pth", {}),
+    "VGGish": ("VGGishEmbedder", None, {}),
+    "Cnn6": ("PANNsEmbedder", None, {"architecture": "cnn6"}),
+    "Cnn10": ("PANNsEmbedder", None, {"architecture": "cnn10"}),
+    "Cnn14": ("PANNsEmbedder", None, {"architecture": "cnn14"}),
+    "Cnn14, 16 kHz": ("PANNsEmbedder", None, {"architecture": "cnn14_16k"}),
+    "ResNet38": ("PANNsEmbedder", None, {"architecture": "resnet38"}),
+    "Wavegram-Logmel-Cnn14": (
+        "PANNsEmbedder",
+        None,
+        {"architecture": "wavegram_logmel_cnn14"},
+    ),
+    "PSLA": ("PSLAEmbedder", None, {}),
+    "HTS-AT": ("HTSATEmbedder", None, {}),
+    "CLAP": ("CLAPEmbedder", None, {}),
+    "AST": ("ASTEmbedder", None, {}),
+    "PaSST": ("PaSSTEmbedder", None, {}),
+    "AudioCLIP": ("AudioCLIPEmbedder", None, {}),
+}
 
 
-def make_embedders(checkpoints, **params):
-    """Return embedders and the plain front end's settings, by name."""
-    yamnet = checkpoints / "yamnet" / "yamnet.tflite"
-    mn04 = checkpoints / "efficientat" / "mn04_as_mAP_432.pt"
-    return {
-        "YAMNet": YAMNetEmbedder(yamnet if yamnet.exists() else None, **params),
-        "EfficientAT mn04": EfficientATEmbedder(
-            mn04 if mn04.exists() else None, **params
-        ),
-        "VGGish (random weights)": VGGishEmbedder(None, **params),
-        "HTS-AT (random weights)": HTSATEmbedder(None, **params),
-    }
+def make_embedder(name, checkpoints, **params):
+    """Return an embedder, with real weights where they are there."""
+    kind, file, more = ENCODERS[name]
+    path = None if file is None else checkpoints / file
+    weights = path if path is not None and path.exists() else None
+    return getattr(sklabelaudio, kind)(weights, **more, **params)
 
 
 class PlainFrontEnd:
@@ -54,44 +82,57 @@ class PlainFrontEnd:
         import torch
 
         front_end = get_front_end(name)
-        kernel = front_end._kernel
-        self.name = name
         self.sampling_rate = front_end.sampling_rate
-        self.n_fft, self.hop = kernel.n_fft, kernel.hop_length
-        self.window = torch.as_tensor(kernel._window, dtype=torch.float32)
-        self.center = kernel.pad_mode is not None
-        self.power = kernel.power
-        self.mel_bank = torch.zeros(1 + self.n_fft // 2, kernel.n_mels)
-        repeats = 2 if kernel._interleaved else 1
-        for columns, bands, weights in kernel._groups:
-            rows = slice(columns.start // repeats, columns.stop // repeats)
-            self.mel_bank[rows, bands] = torch.from_numpy(
-                weights[::repeats].astype(np.float32)
-            )
+        self.hop = front_end.hop_length
+        self.settings = settings = get_settings(name)
+        self.is_log_mel = front_end.n_mels is not None
+        if not self.is_log_mel:
+            return
+        make_bank = _htk_mel_bank if settings["mel"] == "htk" else _slaney_mel_bank
+        names = ("sampling_rate", "n_fft", "n_mels", "fmin", "fmax")
+        bank = make_bank(*(settings[name] for name in names))
+        self.mel_bank = torch.from_numpy(bank.T.astype(np.float32))
+        periodic = not settings.get("symmetric", False)
+        self.window = torch.hann_window(settings["win_length"], periodic=periodic)
 
     def __call__(self, waveform):
         import torch
 
-        wave = torch.from_numpy(waveform)
-        if self.name == "efficientat":
-            wave = wave[1:] - 0.97 * wave[:-1]
-        elif not self.center:  # the window stands at the frame's start
-            wave = torch.nn.functional.pad(wave, (0, self.n_fft - 400))
-        spectrum = torch.stft(
-            wave,
-            self.n_fft,
-            self.hop,
-            window=self.window,
-            center=self.center,
-            pad_mode="reflect",
-            return_complex=True,
-        ).abs()
-        mel = spectrum.pow(self.power).T @ self.mel_bank
-        if self.name == "efficientat":
-            return ((mel + 1e-5).log() + 4.5) / 5
-        if self.name in ("yamnet", "vggish"):
-            return (mel + (1e-3 if self.name == "yamnet" else 1e-2)).log()
-        return 10 * mel.clamp(min=1e-10).log10()
+        wave, settings = torch.from_numpy(waveform), self.settings
+        if not self.is_log_mel:
+            return wave * settings.get("scale", 1.0)
+        n_fft, length = settings["n_fft"], settings["win_length"]
+        emphasis = settings.get("pre_emphasis")
+        if settings.get("remove_mean"):  # each frame's own
+            frames = wave.unfold(0, length, self.hop)
+            frames = frames - frames.mean(dim=1, keepdim=True)
+            before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+            frames = (frames - emphasis * before) * self.window
+            spectrum = torch.fft.rfft(frames, n=n_fft).abs()
+        else:
+            window = self.window
+            if emphasis is not None:
+                wave = wave[1:] - emphasis * wave[:-1]
+            if settings["pad_mode"] is None:  # the window stands at the frame's start
+                wave = torch.nn.functional.pad(wave, (0, n_fft - length))
+                window = torch.nn.functional.pad(window, (0, n_fft - length))
+            spectrum = torch.stft(
+                wave,
+                n_fft,
+                self.hop,
+                win_length=len(window),
+                window=window,
+                center=settings["pad_mode"] is not None,
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            spectrum = spectrum.abs().T
+        mel = spectrum.pow(settings["power"]) @ self.mel_bank
+        log = settings["log"]
+        amin = log["amin"]
+        mel = mel + amin if log["amin_mode"] == "add" else mel.clamp(min=amin)
+        mel = mel.log() if log["log"] == "ln" else 10 * mel.log10()
+        return (mel + settings.get("shift", 0.0)) / settings.get("scale", 1.0)
 
 
 def make_plain_loop(embedder, device):
@@ -102,14 +143,17 @@ def make_plain_loop(embedder, device):
 
     with fixed_random_weights():
         module = embedder._load_module(embedder.checkpoint_).eval().to(device)
-    front_end = PlainFrontEnd(embedder._encoder)
-    plan = embedder._plan(get_front_end(embedder._encoder))
+    front_end = PlainFrontEnd(embedder._front_end_name)
+    plan = embedder._plan(get_front_end(embedder._front_end_name))
     step = plan.hop // front_end.hop
 
     def embed(clip):
         wave = clip
         if isinstance(clip, str):
             wave, _ = load_audio(clip, sampling_rate=front_end.sampling_rate)
+        if embedder._encoder == "clap":  # repeats short clips
+            whole = np.tile(wave, max(plan.length // len(wave), 1))
+            wave = np.pad(whole, (0, max(plan.length - len(whole), 0)))
         if plan.n_together > 1:
             n_over = max(len(wave) - plan.length, 0)
             n = 1 + (
@@ -129,30 +173,32 @@ def make_plain_loop(embedder, device):
     return loop
 
 
-def compare(embedders, files, arrays, device, rounds):
+def compare(arguments, files):
     rows = []
-    for name, embedder in embedders.items():
-        from_files = embedder.fit(files)
-        loop = make_plain_loop(embedder, from_files._engine.device)
-        clips = arrays[embedder.sampling_rate_]
-        from_arrays = type(embedder)(
-            **{**embedder.get_params(), "sampling_rate": embedder.sampling_rate_}
-        ).fit(clips)
-        ours, plain = from_files.transform(files), loop(files)
+    for name in arguments.encoders:
+        embedder = make_embedder(
+            name, arguments.checkpoints, device=arguments.device
+        ).fit(files)
+        loop = make_plain_loop(embedder, embedder._engine.device)
+        ours, plain = embedder.transform(files), loop(files)
         difference = np.abs(ours - plain).max() / np.abs(plain).max()
-        for kind, X, fitted in [
-            ("files", files, from_files),
-            ("arrays", clips, from_arrays),
-        ]:
+        rate = embedder.sampling_rate_
+        arrays = [load_audio(file, sampling_rate=rate)[0] for file in files]
+        for kind, X in [("files", files), ("arrays", arrays)]:
+            params = {**embedder.get_params(), "sampling_rate": rate}
+            fitted = type(embedder)(**params).fit(X)
             contenders = {
                 "plain": partial(loop, X),
                 "ours": partial(fitted.transform, X),
             }
-            if device != "cpu":
-                amp = type(embedder)(**{**fitted.get_params(), "amp": True}).fit(X)
+            if arguments.device != "cpu":
+                amp = type(embedder)(**{**params, "amp": True}).fit(X)
                 contenders["ours, AMP"] = partial(amp.transform, X)
-            seconds = time_in_turn(contenders, rounds)
+            seconds = time_in_turn(contenders, arguments.rounds)
             for contender, times in seconds.items():
+                peak = ""
+                if kind == "files" and arguments.device == "cpu":
+                    peak = f"{measure_peak(arguments, name, contender) / 1e6:.0f}"
                 rows.append(
                     (
                         f"{name}, {kind}",
@@ -160,14 +206,38 @@ def compare(embedders, files, arrays, device, rounds):
                         f"{len(X) / np.median(times):.1f}",
                         f"{median_ratio(seconds['plain'], times):.2f}",
                         f"{difference:.0e}" if contender == "ours" else "",
+                        peak,
                     )
                 )
+                print(*rows[-1], file=sys.stderr, flush=True)
     print_table(
-        ["encoder", "contender", "clips/s", "times as fast", "difference"], rows
+        ["encoder", "contender", "clips/s", "times as fast", "difference", "peak, MB"],
+        rows,
     )
 
 
-def compare_with_litert(embedder, arrays, path, rounds):
+def measure_peak(arguments, name, contender):
+    """Return the peak of memory of a process that embeds the clips, in bytes."""
+    command = [sys.executable, __file__, "--data", str(arguments.data)]
+    command += ["--checkpoints", str(arguments.checkpoints)]
+    command += ["--clips", str(arguments.clips), "--peak", name, contender]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(run.stdout)
+
+
+def print_peak(arguments, files):
+    """Embed the clips once, and print the peak of this process's memory."""
+    name, contender = arguments.peak
+    embedder = make_embedder(name, arguments.checkpoints).fit(files)
+    if contender == "ours":
+        embedder.transform(files)
+    else:
+        del embedder._engine  # the plain loop has a network of its own
+        make_plain_loop(embedder, "cpu")(files)
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def compare_with_litert(arrays, path, rounds):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -180,7 +250,7 @@ def compare_with_litert(embedder, arrays, path, rounds):
         interpreters[n_threads] = interpreter
     (given,) = interpreter.get_input_details()
     (scores,) = interpreter.get_output_details()
-    plan = embedder._plan(get_front_end("yamnet"))
+    plan = YAMNetEmbedder()._plan(get_front_end("yamnet"))
 
     def by_litert(interpreter):
         for wave in arrays:
@@ -216,13 +286,17 @@ def compare_with_litert(embedder, arrays, path, rounds):
     )
 
 
-def compare_with_peak(embedders, device, rounds):
+def compare_with_peak(arguments, files):
     """Print the bare networks' arithmetic as a share of what the card reaches."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    side = 8192
+    side, rounds, device = 8192, arguments.rounds, arguments.device
     rows = []
+    embedders = {
+        name: make_embedder(name, arguments.checkpoints, device=device).fit(files)
+        for name in arguments.encoders
+    }
     for dtype in (torch.float32, torch.float16):
         a = torch.randn(side, side, device=device, dtype=dtype)
 
@@ -234,12 +308,12 @@ def compare_with_peak(embedders, device, rounds):
         peak = 2 * side**3 / np.median(seconds)
         for name, embedder in embedders.items():
             engine = embedder._engine
-            front_end = get_front_end(embedder._encoder)
-            frames = len(front_end(np.zeros(10 * front_end.sampling_rate, np.float32)))
-            frames = 96 if embedder._encoder in ("yamnet", "vggish") else frames
-            batch = torch.randn(
-                engine.batch_size, frames, front_end.n_mels, device=device
-            )
+            front_end = get_front_end(embedder._front_end_name)
+            plan = embedder._plan(front_end)
+            wave = np.zeros(10 * front_end.sampling_rate, np.float32)
+            (piece, *_) = plan.cut([wave])
+            window = embedder._to_windows(front_end, plan, *piece)[0]
+            batch = torch.randn(engine.batch_size, *window.shape, device=device)
             compiled = torch.compile(engine.module)
             for kind, module in [("eager", engine.module), ("compiled", compiled)]:
 
@@ -273,21 +347,24 @@ def main():
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--encoders", nargs="*", choices=list(ENCODERS), default=list(ENCODERS)
+    )
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print(machine() + "\n")
     files = load_esc50(arguments.data).data[:: 400 // arguments.clips]
     files = list(files)[: arguments.clips]
-    arrays = {
-        rate: [load_audio(file, sampling_rate=rate)[0] for file in files]
-        for rate in (16000, 32000)
-    }
-    embedders = make_embedders(arguments.checkpoints, device=arguments.device)
-    compare(embedders, files, arrays, arguments.device, arguments.rounds)
-    if arguments.device == "cpu":
-        path = arguments.checkpoints / "yamnet" / "yamnet.tflite"
-        compare_with_litert(embedders["YAMNet"], arrays[16000], path, arguments.rounds)
-    else:
-        compare_with_peak(embedders, arguments.device, arguments.rounds)
+    if arguments.peak:
+        print_peak(arguments, files)
+        return
+    print(machine() + "\n")
+    compare(arguments, files)
+    if arguments.device != "cpu":
+        compare_with_peak(arguments, files)
+    elif "YAMNet" in arguments.encoders:
+        path = arguments.checkpoints / YAMNET
+        arrays = [load_audio(file, sampling_rate=16000)[0] for file in files]
+        compare_with_litert(arrays, path, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from sklabelaudio import PromptZeroShotClassifier, list_checkpoints, load_esc50
 from sklabelaudio._download import hash_file
 from sklabelaudio._encoder_options import is_joint, make_embedder
+from sklabelaudio.feature_extraction._front_ends import get_settings
 from sklabelaudio.text import read_label_list
 
 PROMPT = "This is a sound of {label}."
@@ -79,8 +80,8 @@ class CertifiedScore:
 
     def write(self, folder):
         """Write the record as JSON, and return its path."""
-        words = (self.checkpoint, self.data["name"], self.protocol["task"])
-        name = "-".join(words).replace("/", "_").replace(" ", "_") + ".json"
+        words = f"{self.checkpoint} {self.protocol['task']}"
+        name = words.replace("/", "_").replace(" ", "_") + ".json"
         path = Path(folder) / name
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return path
@@ -138,8 +139,10 @@ def certify(name, data, *, weights=None, **params):
                 "weights_verified": verified,
                 "pooling": embedder.pooling,
                 "hop": embedder.hop,
-                "front_end": record.front_end,
-                "sampling_rate": embedder.sampling_rate_,
+                "front_end": {
+                    "name": record.front_end,
+                    **get_settings(record.front_end),
+                },
             },
             metric=metric,
             value=float(np.mean(parts)),

@@ -171,8 +171,11 @@ class AudioEmbedder(
         self._n_values = module.n_components
         self._n_classes = module.n_classes
         self._steps = {
-            output: {"stride": getattr(module, stride, None)}
-            | {"n_steps": getattr(module, n_steps, None)}
+            output: {
+                "stride": getattr(module, stride, None),
+                "n_steps": getattr(module, n_steps, None),
+                "offset": getattr(module, "step_offset", None),
+            }
             for output, (stride, n_steps) in _STEPS.items()
         }
         return self

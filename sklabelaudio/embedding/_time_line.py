@@ -20,15 +20,20 @@ class TimeLine:
     n_steps : int or None, default=None
         Without `stride`, the number of steps that divide a window evenly, whatever
         its length.
+    offset : float or None, default=None
+        Log-mel frame in the middle of the first step; ``None`` for steps that span
+        frames 0 to ``stride - 1``, the next as many, and so on. Convolutions with a
+        stride, and padded on both sides, have it at 0.
     """
 
-    def __init__(self, plan, front_end, *, stride=None, n_steps=None):
+    def __init__(self, plan, front_end, *, stride=None, n_steps=None, offset=None):
         self._plan = plan
         self._rate = front_end.sampling_rate
         self._first = front_end.first_centre
         self._hop = front_end.hop_length
         self._stride = stride
         self._n_steps = n_steps
+        self._offset = offset
 
     def join(self, windows, n_samples):
         """Join the steps of a clip's windows.
@@ -106,10 +111,11 @@ class TimeLine:
 
     def _centres(self, n_steps, n_samples):
         """Return the middles of a window's steps, in samples from its start."""
-        steps = np.arange(n_steps) + 0.5
+        steps = np.arange(n_steps)
         if self._stride is None:
-            return steps * n_samples / n_steps
-        return self._first + (steps * self._stride - 0.5) * self._hop
+            return (steps + 0.5) * n_samples / n_steps
+        offset = (self._stride - 1) / 2 if self._offset is None else self._offset
+        return self._first + (offset + steps * self._stride) * self._hop
 
     def _centres_of_windows(self, n_steps, n_samples):
         """Return the middles of the steps of full windows, ``(n_windows, n_steps)``."""

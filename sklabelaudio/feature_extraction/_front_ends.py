@@ -1,4 +1,4 @@
-"""The front ends of published encoders: waveform to the log-mel they take."""
+"""The front ends of published encoders: waveform to what they take, mostly log-mel."""
 
 from functools import partial
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from ._kernel import LogMelKernel
 from ._log_mel import take_logarithm
-
-_NO_LIMITS = {"ref": 1.0, "top_db": None}
+from ._presets import PRESETS
+from ._waveform import WaveformFrontEnd
 
 # VGGish (Hershey et al. 2017) and YAMNet, which differ in two settings.
 _AUDIOSET_16K = {
@@ -24,18 +24,42 @@ _AUDIOSET_16K = {
     "min_samples": 15600,  # the 96 frames of one example
 }
 
-# HTS-AT (Chen et al. 2022) and CLAP (Wu et al. 2023).
-_HTSAT = {
+# EfficientAT (Schmid et al. 2023) and PaSST (Koutini et al. 2022).
+_PASST = {
+    "sampling_rate": 32000,
     "n_fft": 1024,
-    "win_length": 1024,
+    "win_length": 800,
+    "hop_length": 320,
+    "symmetric": True,
     "pad_mode": "reflect",
     "power": 2.0,
-    "n_mels": 64,
-    "fmin": 50.0,
-    "fmax": 14000.0,
-    "mel": "slaney",
-    "log": {"log": "db", "amin": 1e-10, "amin_mode": "clip"},
-    "min_samples": 513,  # more than half a frame, which is reflected
+    "n_mels": 128,
+    "fmin": 0.0,
+    "fmax": 15000.0,
+    "mel": "htk",
+    "log": {"log": "ln", "amin": 1e-5, "amin_mode": "add"},
+    "pre_emphasis": 0.97,
+    "shift": 4.5,
+    "scale": 5.0,
+}
+
+# AST (Gong et al. 2021) and PSLA (Gong et al. 2021): Kaldi's filter bank.
+_KALDI = {
+    "sampling_rate": 16000,
+    "n_fft": 512,
+    "win_length": 400,
+    "hop_length": 160,
+    "symmetric": True,
+    "pad_mode": None,
+    "power": 2.0,
+    "n_mels": 128,
+    "fmin": 20.0,
+    "fmax": 8000.0,
+    "mel": "htk",
+    "log": {"log": "ln", "amin": 2.0**-23, "amin_mode": "clip"},
+    "pre_emphasis": 0.97,
+    "remove_mean": True,
+    "min_samples": 400,  # one frame; the networks fill up frames themselves
 }
 
 _SETTINGS = {
@@ -48,27 +72,40 @@ _SETTINGS = {
         "log": {"log": "ln", "amin": 1e-2, "amin_mode": "add"},
         "dtype": "float64",
     },
-    # EfficientAT (Schmid et al. 2023).
     "efficientat": {
-        "sampling_rate": 32000,
-        "n_fft": 1024,
-        "win_length": 800,
-        "hop_length": 320,
-        "symmetric": True,
-        "pad_mode": "reflect",
-        "power": 2.0,
-        "n_mels": 128,
-        "fmin": 0.0,
-        "fmax": 15000.0,
-        "mel": "htk",
-        "log": {"log": "ln", "amin": 1e-5, "amin_mode": "add"},
-        "pre_emphasis": 0.97,
-        "shift": 4.5,
-        "scale": 5.0,
-        "min_samples": 514,  # one of them goes to the pre-emphasis
+        **_PASST,
+        "min_samples": 514,  # more than half a frame, and one goes to the pre-emphasis
     },
-    "htsat": {**_HTSAT, "sampling_rate": 32000, "hop_length": 320},
-    "clap": {**_HTSAT, "sampling_rate": 48000, "hop_length": 480},
+    "passt": {**_PASST, "min_samples": 4801},  # the 16 frames of one patch
+    "ast": {**_KALDI, "shift": 4.2677393, "scale": 2 * 4.5689974},
+    "psla": {**_KALDI, "shift": 4.6476, "scale": 4.5699},
+}
+
+# The samples that encoders need whose settings are a preset.
+_MIN_SAMPLES = {
+    "panns_32k": 9920,  # 32 frames, which five poolings take to one
+    "panns_16k": 4960,
+    "htsat": 513,  # more than half a frame, which is reflected
+    "clap": 513,
+    "sp4sc": 15360,  # 16 frames, which four poolings take to one
+}
+
+_WAVEFORMS = {
+    # Wavegram-Logmel-Cnn14 (Kong et al. 2020) makes its log-mel itself. Its two
+    # branches are 32 and 33 steps long, which both are 16 once pooled.
+    "panns_wavegram": {
+        "sampling_rate": 32000,
+        "hop_length": 320,
+        "min_samples": 10240,
+    },
+    # AudioCLIP (Guzhov et al. 2022) takes samples in the range of 16-bit integers.
+    "audioclip": {
+        "sampling_rate": 44100,
+        "hop_length": 561,
+        "min_samples": 1654,  # one frame
+        "scale": 32768.0,
+        "first_centre": 827.0,
+    },
 }
 
 
@@ -77,24 +114,63 @@ def get_front_end(name):
 
     Parameters
     ----------
-    name : {"clap", "efficientat", "htsat", "vggish", "yamnet"}
-        The encoder.
+    name : {"ast", "audioclip", "clap", "efficientat", "htsat", "panns_16k", \
+            "panns_32k", "panns_wavegram", "passt", "psla", "sp4sc", "vggish", "yamnet"}
+        The encoder, or what encoders share: ``"panns_32k"`` is the log-mel of Cnn6,
+        Cnn10, Cnn14 and ResNet38, ``"panns_16k"`` that of Cnn14 at 16 kHz.
 
     Returns
     -------
-    FrontEnd
-        The front end.
+    FrontEnd or WaveformFrontEnd
+        The front end; the latter for ``"audioclip"`` and ``"panns_wavegram"``.
 
     Raises
     ------
     ValueError
         If there is no such front end.
     """
-    if name not in _SETTINGS:
-        raise ValueError(
-            f"name={name!r} is no front end; there are {sorted(_SETTINGS)}"
-        )
-    return FrontEnd(name, **_SETTINGS[name])
+    settings = get_settings(name)
+    make = WaveformFrontEnd if name in _WAVEFORMS else FrontEnd
+    return make(name, **settings)
+
+
+def get_settings(name):
+    """Return the settings of a front end.
+
+    Parameters
+    ----------
+    name : str
+        As for `get_front_end`.
+
+    Returns
+    -------
+    dict
+        The parameters of `FrontEnd`, or of `WaveformFrontEnd`, beside the name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such front end.
+    """
+    if name in _MIN_SAMPLES:
+        return {**_take_preset(name), "min_samples": _MIN_SAMPLES[name]}
+    known = {**_SETTINGS, **_WAVEFORMS}
+    if name not in known:
+        names = sorted([*known, *_MIN_SAMPLES])
+        raise ValueError(f"name={name!r} is no front end; there are {names}")
+    return dict(known[name])
+
+
+def _take_preset(name):
+    """Say a preset of LogMelExtractor in the parameters of `FrontEnd`."""
+    preset = PRESETS[name]
+    shared = ("sampling_rate", "n_fft", "hop_length", "pad_mode", "power", "n_mels")
+    return {
+        **{key: preset[key] for key in (*shared, "fmin", "fmax")},
+        "win_length": preset["n_fft"],
+        "mel": preset["mel_scale"],
+        "log": {"log": preset["log"], "amin": preset["amin"], "amin_mode": "clip"},
+    }
 
 
 class FrontEnd:
@@ -137,10 +213,21 @@ class FrontEnd:
     pre_emphasis : float or None, default=None
         How much of every sample is subtracted from the next; the first sample has
         none before it and is dropped.
+    remove_mean : bool, default=False
+        Whether the mean of each frame is subtracted from it before the pre-emphasis,
+        which then drops no sample. Needs a symmetric window, and no padding.
     shift, scale : float, default=0.0 and 1.0
         The result is ``(log_mel + shift) / scale``.
     dtype : {"float32", "float64"}, default="float32"
         Precision to compute in.
+
+    Attributes
+    ----------
+    first_centre : float
+        Where the middle of the first frame is, in samples.
+    padding : float
+        What a log-mel of zero is once normalised: AST and PSLA fill up the frames
+        of short clips with it.
     """
 
     def __init__(
@@ -161,6 +248,7 @@ class FrontEnd:
         min_samples,
         symmetric=False,
         pre_emphasis=None,
+        remove_mean=False,
         shift=0.0,
         scale=1.0,
         dtype="float32",
@@ -172,7 +260,9 @@ class FrontEnd:
         self.fmax = fmax
         self.hop_length = hop_length
         self.min_samples = min_samples
-        self._pre_emphasis = pre_emphasis
+        self.first_centre = win_length / 2 if pad_mode is None else 0.0
+        self.padding = shift / scale
+        self._pre_emphasis = None if remove_mean else pre_emphasis
         # Without padding the window stands at the start of an FFT's frame, so that the
         # last frame reaches beyond the waveform by what the window leaves of it.
         n_rest = n_fft - win_length
@@ -192,6 +282,8 @@ class FrontEnd:
             logarithm=partial(
                 _normalized_logarithm, power=power, log=log, shift=shift, scale=scale
             ),
+            emphasis=pre_emphasis if remove_mean else None,
+            frame_length=win_length,
         )
 
     def __call__(self, waveform):
@@ -216,7 +308,7 @@ class FrontEnd:
 
 
 def _normalized_logarithm(mel, *, power, log, shift, scale):
-    take_logarithm(mel, power=power, **_NO_LIMITS, **log)
+    take_logarithm(mel, power=power, ref=1.0, top_db=None, **log)
     if shift:
         np.add(mel, shift, out=mel)
     if scale != 1:

@@ -44,10 +44,26 @@ class LogMelKernel:
         Floating-point type to compute in.
     logarithm : callable
         Called with a clip's mel spectrogram, which it overwrites.
+    emphasis : float or None, default=None
+        How much of every sample of a frame is subtracted from the next, once the
+        frame's mean is. The window must begin with zero, as a frame's first sample
+        has none before it. ``None`` leaves frames as they are.
+    frame_length : int, default=None
+        Samples of a frame where there is `emphasis`: the window is zero behind them.
     """
 
     def __init__(
-        self, *, window, hop_length, mel_bank, power, pad_mode, dtype, logarithm
+        self,
+        *,
+        window,
+        hop_length,
+        mel_bank,
+        power,
+        pad_mode,
+        dtype,
+        logarithm,
+        emphasis=None,
+        frame_length=None,
     ):
         import torch
 
@@ -59,6 +75,10 @@ class LogMelKernel:
         self.logarithm = logarithm
         self.dtype = np.dtype(dtype)
         self._window = torch.from_numpy(window.astype(dtype))
+        self._emphasis = emphasis
+        self._frame_length = frame_length
+        if emphasis is not None:
+            self._inner_window = emphasis * self._window[1:frame_length]
         # Squares of real and imaginary parts lie side by side and share a weight:
         # the product adds them, which spares a pass over the spectrum.
         self._interleaved = power == 2
@@ -127,11 +147,12 @@ class LogMelKernel:
         for first, frames in pieces:
             low, high = max(start, first), min(start + n_frames, first + len(frames))
             if low < high:
-                torch.mul(
-                    frames[low - first : high - first],
-                    self._window,
-                    out=windowed[low - start : high - start],
-                )
+                frames = frames[low - first : high - first]
+                out = windowed[low - start : high - start]
+                if self._emphasis is None:
+                    torch.mul(frames, self._window, out=out)
+                else:
+                    self._emphasize(frames, out)
         spectrum = torch.fft.rfft(windowed)
         if self._interleaved:
             powers = torch.view_as_real(spectrum).view(n_frames, -1).square_().numpy()
@@ -142,18 +163,36 @@ class LogMelKernel:
         for columns, bands, weights in self._groups:
             np.matmul(powers[:, columns], weights, out=mel[:, bands])
 
+    def _emphasize(self, frames, out):
+        """Write frames without mean, with emphasis and windowed to `out`.
+
+        All but their first sample, which the window sets to zero; that they then
+        begin one sample early does not show in the magnitudes.
+        """
+        import torch
+
+        length = self._frame_length
+        means = frames[:, :length].mean(dim=1, keepdim=True)
+        later, out = frames[:, 1:length], out[:, : length - 1]
+        # (x - m) - a (x' - m), divided by a, in an order that keeps a mean m that is
+        # much greater than the rest out of the rounding.
+        rest = (1 - self._emphasis) / self._emphasis
+        torch.sub(later, frames[:, : length - 1], out=out)
+        out.add_(later, alpha=rest).sub_(means.mul_(rest)).mul_(self._inner_window)
+
     def _windowed(self, n_frames):
         """Return scratch memory of the calling thread, ``(n_frames, n_fft)``.
 
         Allocating it anew for every block costs more than working on it, and keeps
-        threads waiting for each other. torch aligns it with the cache's lines.
+        threads waiting for each other. torch aligns it with the cache's lines. What
+        `_emphasize` leaves out is zero.
         """
         import torch
 
         memory = getattr(self._scratch, "windowed", None)
         if memory is None or len(memory) < n_frames:
             dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
-            memory = torch.empty(self._block, self.n_fft, dtype=dtype)
+            memory = torch.zeros(self._block, self.n_fft, dtype=dtype)
             self._scratch.windowed = memory
         return memory[:n_frames]
 

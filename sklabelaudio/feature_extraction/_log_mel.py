@@ -212,8 +212,8 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        name : {"panns_32k", "panns_16k"}
-            The front end.
+        name : {"panns_32k", "panns_16k", "htsat", "clap", "sp4sc"}
+            The front end: of PANNs at either rate, HTS-AT, CLAP or SP4SC.
         **params
             Further parameters, such as `n_jobs`; they win over the preset's.
 
@@ -226,6 +226,12 @@ class LogMelExtractor(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If there is no such preset.
+
+        Notes
+        -----
+        Other encoders, such as YAMNet, VGGish, EfficientAT, PaSST, AST and PSLA, take
+        a log-mel that no parameters here express: Kaldi's mel bank or frames,
+        pre-emphasis or a normalisation. Their embedders compute it from clips.
 
         Examples
         --------

@@ -52,6 +52,8 @@ class EfficientAT(nn.Module):
         Number of classes.
     frame_stride : int
         Log-mel frames from one of the vectors over time to the next, 32.
+    step_offset : int
+        Log-mel frame in the middle of the first of them, 0.
 
     Raises
     ------
@@ -86,6 +88,7 @@ class EfficientAT(nn.Module):
     """
 
     frame_stride = 32
+    step_offset = 0
 
     def __init__(self, width=1.0, n_classes=527, dropout=0.2):
         if not width > 0:

@@ -60,6 +60,12 @@ def test_times_of_one_window_need_no_duration():
     np.testing.assert_allclose(line.times(3, None), [0.35, 0.75, 1.15])
 
 
+def test_steps_of_strided_convolutions_are_centred_on_frames():
+    front_end = SimpleNamespace(sampling_rate=RATE, hop_length=HOP, first_centre=20.0)
+    line = TimeLine(WindowPlan(400, 400, "align"), front_end, stride=4, offset=0)
+    np.testing.assert_allclose(line.times(3, None), [0.2, 0.6, 1.0])
+
+
 @pytest.mark.parametrize(("stride", "n_frames"), [(STRIDE, 11), (None, 1), (None, 11)])
 def test_times_that_need_the_duration(stride, n_frames):
     with pytest.raises(ValueError, match=r"duration=None: .* pass duration"):

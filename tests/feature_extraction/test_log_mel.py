@@ -229,7 +229,7 @@ def test_a_floor_below_single_precision_is_no_infinity():
 
 
 @pytest.mark.parametrize("index", [2, 100, 333])
-@pytest.mark.parametrize("preset", ["panns_32k", "panns_16k"])
+@pytest.mark.parametrize("preset", ["panns_32k", "panns_16k", "htsat", "clap", "sp4sc"])
 def test_presets_on_real_clips(esc10, preset, index):
     path = sorted((esc10 / "audio").iterdir())[index]
     extractor = LogMelExtractor.from_preset(preset)
@@ -242,7 +242,13 @@ def test_presets_on_real_clips(esc10, preset, index):
 
 @pytest.mark.parametrize(
     ("preset", "encoder"),
-    [("panns_32k", "panns_cnn14"), ("panns_16k", "panns_cnn14_16k")],
+    [
+        ("panns_32k", "panns_cnn14"),
+        ("panns_16k", "panns_cnn14_16k"),
+        ("htsat", "htsat"),
+        ("clap", "clap_htsat_tiny"),
+        ("sp4sc", "sp4asc"),
+    ],
 )
 def test_presets_are_the_authors_front_ends(shared, preset, encoder):
     folder = shared / "reference" / "parity"
@@ -251,6 +257,7 @@ def test_presets_are_the_authors_front_ends(shared, preset, encoder):
     location.loader.exec_module(det_weights)
     with np.load(folder / f"{encoder}.A.npz") as kit:
         specs = json.loads(str(kit["inputs"]))
+        specs = [spec for spec in specs if f"{spec['name']}.logmel" in kit.files]
         notes = json.loads(str(kit["notes"]))
         expected = {spec["name"]: kit[f"{spec['name']}.logmel"][0, 0] for spec in specs}
     assert len({spec["n"] for spec in specs}) > 1
@@ -261,7 +268,9 @@ def test_presets_are_the_authors_front_ends(shared, preset, encoder):
         note = notes[f"{name}.logmel"]  # the kit keeps one frame in so many
         assert str([1, 1, *result.shape]) in note
         step = int((re.findall(r"::(\d+)", note) or [1])[0])
-        np.testing.assert_allclose(result[::step], log_mel, atol=1e-3)
+        # Both are in single precision, whose rounding shows in 256 narrow bands.
+        atol = 4e-3 if preset == "sp4sc" else 1e-3
+        np.testing.assert_allclose(result[::step], log_mel, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +278,9 @@ def test_presets_are_the_authors_front_ends(shared, preset, encoder):
     [
         ("panns_32k", (32000, 1024, 320, 64, 50, 14000)),
         ("panns_16k", (16000, 512, 160, 64, 50, 8000)),
+        ("htsat", (32000, 1024, 320, 64, 50, 14000)),
+        ("clap", (48000, 1024, 480, 64, 50, 14000)),
+        ("sp4sc", (44100, 2048, 1024, 256, 0, 22050)),
     ],
 )
 def test_presets_are_the_published_settings(preset, published):
