@@ -19,10 +19,16 @@ from .classification import (
 )
 from .datasets import fetch_esc50, load_esc50, make_sound_events
 from .embedding import (
+    ASTEmbedder,
+    AudioCLIPEmbedder,
     CLAPEmbedder,
     EfficientATEmbedder,
     EmbeddingCache,
     HTSATEmbedder,
+    PANNsEmbedder,
+    PaSSTEmbedder,
+    PSLAEmbedder,
+    SP4SCEmbedder,
     VGGishEmbedder,
     YAMNetEmbedder,
     list_checkpoints,
@@ -42,6 +48,8 @@ from .text import LabelTextEmbedder
 __version__: str
 
 __all__ = [
+    "ASTEmbedder",
+    "AudioCLIPEmbedder",
     "AudioLoader",
     "BilinearZeroShotClassifier",
     "CLAPEmbedder",
@@ -55,7 +63,11 @@ __all__ = [
     "LeaveClassesOut",
     "LogMelDisplay",
     "LogMelExtractor",
+    "PANNsEmbedder",
+    "PSLAEmbedder",
+    "PaSSTEmbedder",
     "PromptZeroShotClassifier",
+    "SP4SCEmbedder",
     "TaggerZeroShotClassifier",
     "TemporalPooling",
     "UnseenClassKFold",

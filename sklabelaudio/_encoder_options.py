@@ -1,12 +1,20 @@
 """The options of the commands that name an encoder: what they mean."""
 
 import difflib
+import json
 import os
+import re
 
 from .embedding import (
+    ASTEmbedder,
+    AudioCLIPEmbedder,
     CLAPEmbedder,
     EfficientATEmbedder,
     HTSATEmbedder,
+    PANNsEmbedder,
+    PaSSTEmbedder,
+    PSLAEmbedder,
+    SP4SCEmbedder,
     VGGishEmbedder,
     YAMNetEmbedder,
     list_checkpoints,
@@ -17,9 +25,15 @@ from .text import read_label_list
 _EMBEDDERS = {
     embedder._encoder: embedder
     for embedder in (
+        ASTEmbedder,
+        AudioCLIPEmbedder,
         CLAPEmbedder,
         EfficientATEmbedder,
         HTSATEmbedder,
+        PANNsEmbedder,
+        PaSSTEmbedder,
+        PSLAEmbedder,
+        SP4SCEmbedder,
         VGGishEmbedder,
         YAMNetEmbedder,
     )
@@ -120,7 +134,7 @@ def _guess_encoder(weights):
         if weights == record.name or name in record.files:
             return record.encoder
     if os.path.isdir(path):
-        return "clap"
+        return _guess_encoder_of_folder(path)
     if not os.path.exists(path):
         known = {word.lower(): r.name for r in records for word in (r.name, *r.files)}
         close = difflib.get_close_matches(name.lower(), known, n=1)
@@ -133,9 +147,20 @@ def _guess_encoder(weights):
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     for encoder in _EMBEDDERS:
-        if encoder in name.lower():
+        # Not within a word: "last.pt" is no AST's.
+        if re.search(rf"(?<![a-z]){encoder}(?![a-z])", name.lower()):
             return encoder
     raise ValueError(
         f"--weights={weights}: its name does not tell which encoder it is of; say it, "
         f"--encoder {' or '.join(_EMBEDDERS)}"
     )
+
+
+def _guess_encoder_of_folder(path):
+    """Tell which encoder it is that transformers saved in a folder."""
+    try:
+        with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
+            kind = json.load(file).get("model_type")
+    except (OSError, ValueError):
+        kind = None
+    return "ast" if kind == "audio-spectrogram-transformer" else "clap"

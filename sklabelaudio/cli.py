@@ -233,8 +233,8 @@ def _add_encoder_options(command):
         "--encoder",
         metavar="NAME",
         help=(
-            "which encoder --weights is of, if its name does not tell: clap, "
-            "efficientat, htsat, vggish or yamnet"
+            "which encoder --weights is of, if its name does not tell: ast, audioclip, "
+            "clap, efficientat, htsat, panns, passt, psla, sp4sc, vggish or yamnet"
         ),
     )
     command.add_argument(

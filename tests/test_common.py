@@ -17,6 +17,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklabelaudio
 from sklabelaudio import (
+    ASTEmbedder,
+    AudioCLIPEmbedder,
     AudioLoader,
     BilinearZeroShotClassifier,
     CLAPEmbedder,
@@ -24,7 +26,11 @@ from sklabelaudio import (
     HTSATEmbedder,
     LabelTextEmbedder,
     LogMelExtractor,
+    PANNsEmbedder,
+    PaSSTEmbedder,
     PromptZeroShotClassifier,
+    PSLAEmbedder,
+    SP4SCEmbedder,
     TaggerZeroShotClassifier,
     TemporalPooling,
     VGGishEmbedder,
@@ -51,6 +57,12 @@ ESTIMATORS = [
     VGGishEmbedder(None, sampling_rate=16000, n_jobs=1),
     HTSATEmbedder(None, sampling_rate=32000, n_jobs=1),
     CLAPEmbedder(None, sampling_rate=48000, n_jobs=1),
+    PANNsEmbedder(None, sampling_rate=32000, n_jobs=1),
+    PSLAEmbedder(None, sampling_rate=16000, n_jobs=1),
+    ASTEmbedder(None, sampling_rate=16000, n_jobs=1),
+    PaSSTEmbedder(None, sampling_rate=32000, n_jobs=1),
+    SP4SCEmbedder(None, sampling_rate=44100, n_jobs=1),
+    AudioCLIPEmbedder(None, sampling_rate=44100, n_jobs=1),
     TemporalPooling(),
     TemporalPooling(["min", "max", "median", "delta_std"]),
     LabelTextEmbedder(VECTORS, normalize=True),
@@ -146,8 +158,9 @@ def takes_numbers(estimator):
     """Whether it takes scikit-learn's tables, of numbers and of any width."""
     if isinstance(estimator, (PromptZeroShotClassifier, TaggerZeroShotClassifier)):
         return False
-    # These differ from the other embedders by networks that take minutes.
-    if isinstance(estimator, (CLAPEmbedder, HTSATEmbedder, VGGishEmbedder)):
+    # The others differ from these by networks that take minutes.
+    small = (EfficientATEmbedder, SP4SCEmbedder, YAMNetEmbedder)
+    if isinstance(estimator, AudioEmbedder) and not isinstance(estimator, small):
         return False
     return get_tags(estimator).input_tags.two_d_array
 

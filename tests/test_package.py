@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "nn": BASE,
     "audio": BASE,
     "feature_extraction": BASE | {"audio"},
-    "text": BASE,
+    "text": BASE | {"_download", "nn"},
     "embedding": BASE | {"_download", "audio", "feature_extraction", "nn", "text"},
     "classification": BASE | {"feature_extraction", "nn", "text"},
     "metrics": BASE,

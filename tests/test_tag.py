@@ -245,7 +245,7 @@ def test_prompts_reach_the_text_model(tag):
             "dog, rain",
             r"can't load '.*_\.pt",
         ),
-        (["a.wav", "--encoder", "ear"], "dog, rain", r"--encoder=ear is none of clap"),
+        (["a.wav", "--encoder", "ear"], "dog, rain", r"--encoder=ear is none of ast"),
         (["a.wav", "--tagger-labels", "few.txt"], "dog, rain", r"lists 2 .* has 527"),
     ],
 )

@@ -128,6 +128,11 @@ class AudioEmbedder(
         """Name of the front end; weights need not be there for it."""
         return self._encoder
 
+    @property
+    def _weights(self):
+        """What is looked up of the parameter `weights`."""
+        return self.weights
+
     def _forward_params(self):
         """Return what the encoder is told beside the log-mel."""
         return {}
@@ -164,20 +169,12 @@ class AudioEmbedder(
         front_end = get_front_end(self._front_end_name)
         self._check(X, front_end, reset=True)
         choose_device(self.device)  # before weights are fetched for nothing
-        checkpoint = resolve_weights(self.weights, self._encoder, progressbar=True)
+        checkpoint = resolve_weights(self._weights, self._encoder, progressbar=True)
         module = self._load(checkpoint, front_end)
         self.checkpoint_ = replace(checkpoint, n_parameters=self._n_parameters)
         self.sampling_rate_ = front_end.sampling_rate
         self._n_values = module.n_components
         self._n_classes = module.n_classes
-        self._steps = {
-            output: {
-                "stride": getattr(module, stride, None),
-                "n_steps": getattr(module, n_steps, None),
-                "offset": getattr(module, "step_offset", None),
-            }
-            for output, (stride, n_steps) in _STEPS.items()
-        }
         return self
 
     def transform(self, X):
@@ -315,6 +312,14 @@ class AudioEmbedder(
                 amp=self.amp,
                 forward_params=self._forward_params(),
             )
+        self._steps = {
+            output: {
+                "stride": getattr(module, stride, None),
+                "n_steps": getattr(module, n_steps, None),
+                "offset": getattr(module, "step_offset", None),
+            }
+            for output, (stride, n_steps) in _STEPS.items()
+        }
         self._front_end = front_end
         self._engine_settings = self._get_engine_settings()
         self._engine = engine  # last, for other threads look for it
@@ -357,7 +362,7 @@ class AudioEmbedder(
         if known.path is None:
             return known
         # In fit's place first: from another folder a relative path leads elsewhere.
-        weights = known.path if os.path.isfile(known.path) else self.weights
+        weights = known.path if os.path.isfile(known.path) else self._weights
         found = resolve_weights(weights, self._encoder, progressbar=True)
         if found.sha256 != known.sha256:
             raise ValueError(

@@ -46,15 +46,16 @@ n_features_in_ : int
 _OUTPUT = """
 output : {"embedding", "logits", "probabilities", "frames"}, default="embedding"
     What to give of each clip: the vector that the encoder's classifier reads, its
-    scores of the classes, their sigmoid, or the vectors of all windows in turn.
+    scores of the classes, their probabilities, or the vectors of all windows in
+    turn.
 """
 
 _OUTPUT_FRAMEWISE = """
 output : {"embedding", "logits", "probabilities", "frames", %s}, \
         default="embedding"
     What to give of each clip: the vector that the encoder's classifier reads, its
-    scores of the classes, their sigmoid, or the vectors of all windows in turn; or,
-    over time, %s. :meth:`frame_times` tells when.
+    scores of the classes, their probabilities, or the vectors of all windows in
+    turn; or, over time, %s. :meth:`frame_times` tells when.
 """
 
 _FRAMEWISE = {

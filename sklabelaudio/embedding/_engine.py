@@ -82,10 +82,18 @@ class Engine:
             if self.device.type == "cpu":
                 with torch.autocast("cpu", enabled=False):  # whatever the caller has
                     result = self.module(windows, **self.forward_params)
-                return _select(result, output).numpy()
+                return self._select(result, output).numpy()
             with exact_kernels(), torch.autocast(self.device.type, enabled=self.amp):
                 result = self.module(windows.to(self.device), **self.forward_params)
-            return _select(result, output).float().cpu().numpy()
+            return self._select(result, output).float().cpu().numpy()
+
+    def _select(self, result, output):
+        if output != "probabilities":
+            return getattr(result, _FIELDS[output])
+        # An encoder whose classes exclude each other says so.
+        if getattr(self.module, "exclusive_classes", False):
+            return result.logits.softmax(dim=-1)
+        return result.logits.sigmoid()
 
     def run_in_batches(self, clips, output):
         """Run the windows of many clips, together where they have one length.
@@ -146,12 +154,6 @@ def exact_kernels():
     return torch.backends.cudnn.flags(
         enabled=True, deterministic=True, allow_tf32=False
     )
-
-
-def _select(result, output):
-    if output == "probabilities":
-        return result.logits.sigmoid()
-    return getattr(result, _FIELDS[output])
 
 
 def _count(waiting):

@@ -18,12 +18,15 @@ class RemoteFile:
         nobody published one.
     fetchable : bool, default=True
         Whether the address gives the file itself.
+    decides : bool, default=True
+        Whether clips' rows depend on it, which those of texts don't.
     """
 
     name: str
     url: str
     sha256: str | None = None
     fetchable: bool = True
+    decides: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,3 +120,13 @@ class Checkpoint:
     def score(self):
         """The published scores in words, or None."""
         return ", ".join(map(str, self.scores)) or None
+
+
+# The digest is that of the list which several releases of AudioSet taggers carry.
+AUDIOSET_LABELS = RemoteFile(
+    "class_labels_indices.csv",
+    "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
+    "class_labels_indices.csv",
+    "cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
+)
+AUDIOSET_EVALUATION = "AudioSet evaluation"

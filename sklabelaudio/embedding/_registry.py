@@ -17,6 +17,9 @@ from ._fetch import (
 from ._published import CHECKPOINTS
 from ._resolved import ResolvedCheckpoint
 
+# Encoders whose weights may be any repository's that transformers saved.
+_OF_THE_HUB = ("ast", "clap")
+
 
 def list_checkpoints(encoder=None):
     """List the published checkpoints that embedders know by name.
@@ -112,8 +115,8 @@ def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
     Parameters
     ----------
     weights : str, path-like or None
-        Name of a checkpoint; path of a file; for ``"clap"`` also a folder or a
-        Hugging Face id; or None for random weights.
+        Name of a checkpoint; path of a file; for ``"ast"`` and ``"clap"`` also a
+        folder or a Hugging Face id; or None for random weights.
     encoder : str
         The encoder, such as ``"yamnet"``.
     data_home : str or path-like, default=None
@@ -141,12 +144,13 @@ def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
     if not named and os.path.exists(path):
         path = _find_in_folder(path)
         record, paths = None, (path, *_find_companions(path, encoder, data_home))
-    elif not named and encoder == "clap" and is_hub_id(weights):
+    elif not named and encoder in _OF_THE_HUB and is_hub_id(weights):
         record, paths = None, fetch_from_hub(weights, None, HUB_WEIGHTS)
     else:
         record = get_checkpoint(os.fspath(weights), encoder)
         paths = fetch_checkpoint(record, data_home=data_home, progressbar=progressbar)
-    digests = [hash_file(path) for path in paths]
+    others = _names_of_texts(encoder)
+    digests = [hash_file(p) for p in paths if os.path.basename(p) not in others]
     if record is None:
         record = _recognise(weights, digests[0], encoder)
     return ResolvedCheckpoint(
@@ -232,6 +236,16 @@ def _find_companions(path, encoder, data_home):
     return found
 
 
+def _names_of_texts(encoder):
+    """Return the names of files that an encoder's texts need, and its clips don't."""
+    return {
+        source.name
+        for record in _records_of(encoder)
+        for source in record.sources
+        if not source.decides
+    }
+
+
 def _join(digests):
     if len(digests) == 1:
         return digests[0]
@@ -239,7 +253,7 @@ def _join(digests):
 
 
 def _read_labels(path, encoder, record, data_home):
-    if record is not None and record.class_names is not None:
+    if record is not None and (record.n_classes is None or record.class_names):
         return record.class_names
     found = find_labels(path, encoder, data_home=data_home)
     if found is None:

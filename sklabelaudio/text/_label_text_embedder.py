@@ -15,6 +15,7 @@ from sklearn.base import (
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from ._audioclip_text import is_torch_file, load_audioclip_encoder
 from ._label_texts import build_label_texts, check_labels, check_prompt
 from ._transformer_encoder import load_transformer_encoder
 from ._word_files import read_word_vectors
@@ -37,6 +38,10 @@ class LabelTextEmbedder(
 
         - a text encoder of transformers (BERT and its kin, sentence encoders, the
           text side of CLIP and CLAP): its id on the Hugging Face hub, or its folder;
+        - the text side of AudioCLIP: the path of ``AudioCLIP-Full-Training.pt`` or
+          ``AudioCLIP-Partial-Training.pt``, with the vocabulary
+          ``bpe_simple_vocab_16e6.txt.gz`` beside it, or in the folder ``checkpoints``
+          of the data home;
         - word vectors: the path of a file in word2vec's binary or text layout or
           saved by gensim, or gensim's ``KeyedVectors``. A label's vector is the mean
           of those of its lower-case words [1]_. A hyphenated word without a vector
@@ -56,8 +61,8 @@ class LabelTextEmbedder(
         How a text encoder's tokens become one vector: the mean of them all, the
         first, the last, or the encoder's own pooled output. ``"auto"`` does what the
         model was made for: the projection to the space shared with images or sound
-        for CLIP and CLAP, the modules of a sentence-transformers model, the mean for
-        others. Ignored with word vectors.
+        for CLIP, CLAP and AudioCLIP, the modules of a sentence-transformers model,
+        the mean for others. Ignored with word vectors.
     unknown_words : {"ignore", "raise"}, default="ignore"
         What to do with words that have no vector, if others of the text have one:
         leave them out of the mean, or raise. Ignored with text encoders.
@@ -223,13 +228,15 @@ class LabelTextEmbedder(
             return LabelVectors(model, unknown_words=self.unknown_words)
         if isinstance(model, (str, os.PathLike)):
             model = os.fspath(model)
+            settings = {
+                "pooling": self.pooling,
+                "batch_size": self.batch_size,
+                "device": self.device,
+            }
             if not os.path.isfile(model):
-                return load_transformer_encoder(
-                    model,
-                    pooling=self.pooling,
-                    batch_size=self.batch_size,
-                    device=self.device,
-                )
+                return load_transformer_encoder(model, **settings)
+            if is_torch_file(model):
+                return load_audioclip_encoder(model, **settings)
             model = read_word_vectors(model)
         return WordVectors(
             model, n_components=model.vector_size, unknown_words=self.unknown_words

@@ -1,12 +1,20 @@
 """What is registered of the published models is what their networks have."""
 
+import re
+
 import numpy as np
 import pytest
 
 from sklabelaudio import (
+    ASTEmbedder,
+    AudioCLIPEmbedder,
     CLAPEmbedder,
     EfficientATEmbedder,
     HTSATEmbedder,
+    PANNsEmbedder,
+    PaSSTEmbedder,
+    PSLAEmbedder,
+    SP4SCEmbedder,
     VGGishEmbedder,
     YAMNetEmbedder,
     list_checkpoints,
@@ -15,6 +23,7 @@ from sklabelaudio.embedding._published import CHECKPOINTS
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 
 WIDTHS = {"mn04": 0.4, "mn05": 0.5, "mn10": 1, "mn20": 2, "mn30": 3, "mn40": 4}
+STRIDE = {n: re.compile(rf"_{n}_{n}_|_s{n}_") for n in (12, 14, 16)}
 
 
 def make_network(record):
@@ -29,8 +38,26 @@ def make_network(record):
         large = "larger" in record.name or "music" in record.name
         sizes = {"embed_dim": 128, "depths": (2, 2, 12, 2)} if large else {}
         return CLAPEmbedder(), ClapAudioTower(**sizes)
+    if record.encoder == "panns":
+        embedder = PANNsEmbedder(architecture=record.name)
+        embedder.architecture_ = record.name
+        return embedder, embedder._make_module(None)
+    if record.encoder in ("ast", "passt"):
+        stride = next((n for n in (12, 14, 16) if STRIDE[n].search(record.name)), 10)
+        sizes = {"frequency_stride": stride, "time_stride": stride}
+        if record.encoder == "ast":
+            return ASTEmbedder(), nn.AST(**sizes)
+        depth = 7 if record.name.startswith("passt_l") else 12
+        return PaSSTEmbedder(), nn.PaSST(**sizes, depth=depth)
+    if record.encoder == "audioclip":
+        projection_dim = None if record.n_classes else record.n_components
+        network = nn.ESResNeXtFbsp(record.n_classes, projection_dim=projection_dim)
+        return AudioCLIPEmbedder(), network
+    if record.encoder == "psla":
+        return PSLAEmbedder(), nn.PSLA(record.n_classes)
     return {
         "htsat": lambda: (HTSATEmbedder(), nn.HTSAT()),
+        "sp4sc": lambda: (SP4SCEmbedder(), nn.SP4SC()),
         "vggish": lambda: (VGGishEmbedder(), nn.VGGish()),
         "yamnet": lambda: (YAMNetEmbedder(), nn.YAMNet()),
     }[record.encoder]()
@@ -55,8 +82,9 @@ def test_sizes_are_those_of_the_network(record):
         [embedder._to_windows(front_end, plan, *cut) for cut in plan.cut([wave])]
     )
     network.eval()
+    forward_params = embedder._forward_params()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(torch.zeros(windows.shape, device=device))
+        network(torch.zeros(windows.shape, device=device), **forward_params)
     assert counter.get_total_flops() == 2 * record.multiply_adds
 
 

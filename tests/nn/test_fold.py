@@ -96,6 +96,35 @@ def test_leaves_what_can_not_be_folded():
     assert_same_after_folding(without_weights, torch.randn(2, 4), n_left=1)
 
 
+def test_a_part_of_the_module_may_fold_its_own():
+    """As where a batch norm is behind the sum of two convolutions."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(2))
+            self.norm = nn.BatchNorm2d(3, eps=0.0)
+
+        def forward(self, x):
+            first, second = self.convs
+            return self.norm(first(x) + second(x))
+
+        def fold_batch_norm_(self):
+            assert not self.training
+            norm, self.norm = self.norm, nn.Identity()
+            with torch.no_grad():
+                scale = norm.weight / norm.running_var.sqrt()
+                for conv in self.convs:
+                    conv.weight *= scale[:, None, None, None]
+                    conv.bias *= scale
+                self.convs[0].bias += norm.bias - scale * norm.running_mean
+
+    x = torch.randn(2, 3, 4, 4)
+    assert_same_after_folding(Sum().train(), x)
+    inside = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), Sum())
+    assert_same_after_folding(inside, x)
+
+
 def test_second_of_two_batch_norms_stays():
     module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3))
     assert_same_after_folding(module, torch.randn(2, 3, 4, 4), n_left=1)

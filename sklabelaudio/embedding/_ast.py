@@ -1,0 +1,198 @@
+"""ASTEmbedder: clips to AST's vectors and class scores."""
+
+import json
+import math
+import os
+from numbers import Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from ..exceptions import CheckpointError
+from ..feature_extraction._front_ends import get_front_end
+from ._base import AudioEmbedder
+from ._docs import describe_shared
+from ._fetch import HUB_WEIGHTS
+from ._windows import plan_segments
+
+# What transformers' record of a front end says of AudioSet's.
+_FRONT_END = {
+    "sampling_rate": 16000,
+    "num_mel_bins": 128,
+    "do_normalize": True,
+    "mean": -4.2677393,
+    "std": 4.5689974,
+}
+# Those of the authors' model for Speech Commands, which has a front end of its own.
+_SPEECH_COMMANDS = {"n_frames": 128, "n_classes": 35}
+_OTHER_FRONT_END = (
+    "pass weights that were trained with AudioSet's front end, or load these into "
+    "sklabelaudio.nn.AST and give it their own log-mel"
+)
+
+
+@describe_shared(hop="`window`: windows that don't overlap")
+class ASTEmbedder(AudioEmbedder):
+    """Embed clips with AST, a vision transformer trained on AudioSet.
+
+    87 million weights, vectors of 768 values, scores of the 527 classes of AudioSet
+    [1]_. A clip is taken whole up to the length of a window, and longer ones in
+    windows, of which the last ends with the clip. A short clip is filled up to
+    10.24 s, as in training, and takes as long as one of that length. It needs the
+    package transformers.
+
+    Parameters
+    ----------
+    weights : str, path-like or None, \
+            default="MIT/ast-finetuned-audioset-10-10-0.4593"
+        Name of a checkpoint, see `list_checkpoints`; path of a file of the authors,
+        whose strides are read off it; a folder that
+        ``ASTForAudioClassification.save_pretrained`` wrote; or ``None`` for random
+        weights.
+    {parameters}
+    window : float, default=10.0
+        Length of a window, in seconds. It was trained on 10, and takes up to 10.24, of
+        which it hears 10.17.
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    PaSSTEmbedder : A transformer that is better, and quicker with short clips.
+    EfficientATEmbedder : Its ``mn10_as`` scores higher on AudioSet, at a
+        two-hundredth of the cost.
+
+    References
+    ----------
+    .. [1] Y. Gong, Y.-A. Chung and J. Glass, "AST: Audio Spectrogram Transformer",
+       Interspeech 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklabelaudio import ASTEmbedder
+    >>> embedder = ASTEmbedder(weights=None, sampling_rate=16000)
+    >>> embedder.fit([np.zeros(16000)]).n_components_
+    768
+    """
+
+    _parameter_constraints = {
+        **AudioEmbedder._parameter_constraints,
+        "window": [Interval(Real, 0, None, closed="neither")],
+    }
+    _encoder = "ast"
+    _fingerprint_params = (*AudioEmbedder._fingerprint_params, "window")
+    # The window has to fit the weights, which is known when they are loaded.
+    _engine_params = (*AudioEmbedder._engine_params, "window")
+
+    def __init__(
+        self,
+        weights="MIT/ast-finetuned-audioset-10-10-0.4593",
+        *,
+        sampling_rate=None,
+        output="embedding",
+        pooling="mean",
+        hop=None,
+        batch_size=32,
+        device="auto",
+        amp=False,
+        cache=None,
+        channel="mean",
+        n_jobs=-1,
+        on_error="raise",
+        verbose=False,
+        window=10.0,
+    ):
+        self.weights = weights
+        self.sampling_rate = sampling_rate
+        self.output = output
+        self.pooling = pooling
+        self.hop = hop
+        self.batch_size = batch_size
+        self.device = device
+        self.amp = amp
+        self.cache = cache
+        self.channel = channel
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.verbose = verbose
+        self.window = window
+
+    def _make_module(self, state):
+        from ..nn import AST
+
+        sizes = {} if state is None else AST.config_of(state)
+        if _SPEECH_COMMANDS.items() <= sizes.items():
+            raise ValueError(
+                "it has the sizes of the model for Speech Commands, which takes "
+                f"another log-mel: {_OTHER_FRONT_END}"
+            )
+        module = AST(**sizes)
+        check_window(self.window, get_front_end(self._front_end_name), module.n_frames)
+        return module
+
+    def _read_state(self, checkpoint):
+        _check_front_end(checkpoint.path)
+        return super()._read_state(checkpoint)
+
+    def _plan(self, front_end):
+        return plan_segments(front_end, window=self.window, hop=self.hop)
+
+
+def check_window(window, front_end, longest):
+    """Check that windows are not longer than what an encoder has positions for.
+
+    Parameters
+    ----------
+    window : float
+        Length of a window, in seconds.
+    front_end : FrontEnd
+        The front end.
+    longest : int
+        The most frames that the encoder takes.
+
+    Raises
+    ------
+    ValueError
+        If they are.
+    """
+    rate = front_end.sampling_rate
+    n_frames = len(front_end(np.zeros(round(window * rate), dtype=np.float32)))
+    if n_frames > longest:
+        raise ValueError(
+            f"window={window:g} s is {n_frames} frames, and these weights have "
+            f"positions for {longest}: lower window to "
+            f"{longest * front_end.hop_length / rate:g}"
+        )
+
+
+def _check_front_end(path):
+    """Refuse weights of transformers beside which another front end is recorded."""
+    folder, name = os.path.split(path)
+    if name not in HUB_WEIGHTS:
+        return
+    record = os.path.join(folder, "preprocessor_config.json")
+    try:
+        with open(record, encoding="utf-8") as file:
+            settings = json.load(file)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise CheckpointError(record, f"it is no JSON ({error})") from error
+    other = [
+        f"{name}={settings[name]!r} in place of {value!r}"
+        for name, value in _FRONT_END.items()
+        if name in settings and not _agree(settings[name], value)
+    ]
+    if other:
+        raise CheckpointError(
+            path,
+            "the preprocessor_config.json beside it says that it takes another "
+            f"log-mel, with {', '.join(other)}: {_OTHER_FRONT_END}",
+        )
+
+
+def _agree(found, expected):
+    return isinstance(found, Real) and math.isclose(found, expected, rel_tol=1e-5)
