@@ -18,14 +18,13 @@ Only YAMNet, EfficientAT and SP4SC have real weights here; the others' are rando
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import machine, median_ratio, print_table, time_in_turn
+from common import machine, median_ratio, peak_memory, print_table, time_in_turn
 
 import sklabelaudio
 from sklabelaudio import YAMNetEmbedder, load_audio, load_esc50
@@ -146,6 +145,7 @@ def make_plain_loop(embedder, device):
     front_end = PlainFrontEnd(embedder._front_end_name)
     plan = embedder._plan(get_front_end(embedder._front_end_name))
     step = plan.hop // front_end.hop
+    forward_params = embedder._forward_params()
 
     def embed(clip):
         wave = clip
@@ -164,7 +164,8 @@ def make_plain_loop(embedder, device):
             windows = front_end(wave).unfold(0, 96, step).transpose(1, 2).contiguous()
         else:
             windows = front_end(wave)[None]
-        return module(windows.to(device)).embedding.mean(0).cpu().numpy()
+        vectors = module(windows.to(device), **forward_params).embedding
+        return vectors.mean(0).cpu().numpy()
 
     def loop(clips):
         with torch.inference_mode():
@@ -234,7 +235,7 @@ def print_peak(arguments, files):
     else:
         del embedder._engine  # the plain loop has a network of its own
         make_plain_loop(embedder, "cpu")(files)
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 
 
 def compare_with_litert(arrays, path, rounds):

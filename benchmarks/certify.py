@@ -3,9 +3,9 @@
     python certify.py mn04_as --data ESC-10 --weights mn04_as_mAP_432.pt
 
 The protocol belongs to the checkpoint and the data set, and nothing of it can be
-chosen: folds, prompt, pooling and front end are written down with the score, with the
-digests of the weights and the data, in a small JSON record. Data sets are told by
-their layout:
+chosen: folds, prompt, the embedder's parameters and the front end are written down with
+the score, with the digests of the weights and the data, in a small JSON record. Data
+sets are told by their layout:
 
 - ESC-50's (``meta/esc50.csv``): a linear probe over the official folds, and, for
   models with a text encoder, labels as prompts without training;
@@ -21,10 +21,11 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from common import print_table
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score
@@ -35,11 +36,13 @@ from sklearn.preprocessing import StandardScaler
 from sklabelaudio import PromptZeroShotClassifier, list_checkpoints, load_esc50
 from sklabelaudio._download import hash_file
 from sklabelaudio._encoder_options import is_joint, make_embedder
+from sklabelaudio.embedding._registry import resolve_weights
 from sklabelaudio.feature_extraction._front_ends import get_settings
 from sklabelaudio.text import read_label_list
 
-PROMPT = "This is a sound of {label}."
-PACKAGES = ("sklabelaudio", "scikit-learn", "numpy", "torch", "soxr")
+# What decodes, resamples, computes and scores; transformers only for some encoders.
+PACKAGES = ("sklabelaudio", "scikit-learn", "scipy", "numpy", "torch", "librosa")
+PACKAGES += ("soundfile", "soxr", "transformers")
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class CertifiedScore:
     weights_sha256 : str
         Digest of its files.
     data : dict
-        Name of the data set, number of clips, and the digest of their content.
+        Name of the data set, number of clips, and the digest of their content and of
+        what is known of them: classes, and folds.
     protocol : dict
-        What was done: task, folds, classifier, prompt, pooling, front end.
+        What was done: task, folds, classifier, prompt, parameters, front end.
     metric : str
         The measure.
     value : float
@@ -65,7 +69,7 @@ class CertifiedScore:
     published : dict or None
         The published score for this task and metric, and its source.
     made : dict
-        Date, machine and versions.
+        Date, machine, device and versions.
     """
 
     checkpoint: str
@@ -87,7 +91,7 @@ class CertifiedScore:
         return path
 
 
-def certify(name, data, *, weights=None, **params):
+def certify(name, data, *, weights=None, device="auto", verbose=False):
     """Run the protocols of a checkpoint on a data set.
 
     Parameters
@@ -98,8 +102,10 @@ def certify(name, data, *, weights=None, **params):
         Folder of the data set.
     weights : path-like, default=None
         Its file; ``None`` takes that of the data home, or fetches it.
-    **params
-        Where and how fast the embedder works: nothing that a score depends on.
+    device : str, default="auto"
+        Where the encoder runs.
+    verbose : bool, default=False
+        Whether to show progress bars.
 
     Yields
     ------
@@ -110,39 +116,40 @@ def certify(name, data, *, weights=None, **params):
     if record is None:
         known = ", ".join(r.name for r in list_checkpoints())
         raise SystemExit(f"{name} is none of the published checkpoints: {known}")
-    weights = name if weights is None else os.fspath(weights)
-    embedder = make_embedder(weights, encoder=record.encoder, **params)
     data = Path(data)
     if (data / "meta" / "esc50.csv").is_file():
-        runs = _run_esc(record, embedder, data)
+        run = _run_esc
     elif (data / "eval_segments.csv").is_file():
-        runs = _run_audioset(record, embedder, data)
+        run = _run_audioset
     else:
         raise SystemExit(
             f"--data={data}: there is neither meta/esc50.csv nor eval_segments.csv, "
             "so it is in the layout of none of the data sets known"
         )
-    for about, files, protocol, metric, parts in runs:
-        checkpoint = embedder.checkpoint_
-        expected = record.sources[0].sha256
-        if expected is None or hash_file(checkpoint.path).startswith(expected):
-            verified = expected is not None
-        else:
-            raise SystemExit(f"--weights={weights} is not the file of {name}")
+    weights = name if weights is None else os.fspath(weights)
+    verified = _verify(record, weights)
+    embedder = make_embedder(
+        weights, encoder=record.encoder, device=device, verbose=verbose
+    )
+    for about, files, targets, protocol, metric, parts in run(record, embedder, data):
+        front_end = embedder._front_end_name
         yield CertifiedScore(
             checkpoint=name,
-            weights_sha256=checkpoint.sha256,
-            data={"name": about, "n_clips": len(files), "sha256": _digest(files)},
+            weights_sha256=embedder.checkpoint_.sha256,
+            data={
+                "name": about,
+                "n_clips": len(files),
+                "sha256": _digest(files, targets),
+            },
             protocol={
                 **protocol,
                 "embedder": type(embedder).__name__,
-                "weights_verified": verified,
-                "pooling": embedder.pooling,
-                "hop": embedder.hop,
-                "front_end": {
-                    "name": record.front_end,
-                    **get_settings(record.front_end),
+                "params": {
+                    param: getattr(embedder, param)
+                    for param in embedder._fingerprint_params
                 },
+                "weights_verified": verified,
+                "front_end": {"name": front_end, **get_settings(front_end)},
             },
             metric=metric,
             value=float(np.mean(parts)),
@@ -151,10 +158,47 @@ def certify(name, data, *, weights=None, **params):
             made={
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, {platform.system()}",
+                "device": _describe_device(embedder),
                 "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
+                "libsndfile": soundfile.__libsndfile_version__,
+                **_find_versions(),
             },
         )
+
+
+def _verify(record, weights):
+    """Tell whether weights are the published ones; where nobody gave a digest, False.
+
+    Those of another checkpoint are refused, before the work is done.
+    """
+    try:
+        found = resolve_weights(weights, record.encoder, progressbar=True).record
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    is_published = record.sources[0].sha256 is not None
+    if found is not record and (found is not None or is_published):
+        known = f": it is that of {found.name}" if found is not None else ""
+        raise SystemExit(f"--weights={weights} is not the file of {record.name}{known}")
+    return is_published
+
+
+def _describe_device(embedder):
+    device = embedder._engine.device
+    if device.type != "cuda":
+        return device.type
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _find_versions():
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def _run_esc(record, embedder, folder):
@@ -164,19 +208,21 @@ def _run_esc(record, embedder, folder):
     vectors = embedder.set_params(output="embedding").fit_transform(files)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     scores = cross_val_score(classifier, vectors, y, cv=PredefinedSplit(clips.fold))
+    targets = np.stack([y, clips.fold.astype(str)], axis=1)
     protocol = {
         "task": f"{name} linear probe",
         "folds": "official",
         "classifier": "StandardScaler, LogisticRegression(max_iter=2000)",
     }
-    yield name, files, protocol, "accuracy", scores
+    yield name, files, targets, protocol, "accuracy", scores
     if not is_joint(embedder):
         return
-    text_embedder = embedder.text_embedder(prompt=PROMPT)
+    text_embedder = embedder.text_embedder()  # with the model's own prompt
     classifier = PromptZeroShotClassifier(text_embedder, candidate_labels=np.unique(y))
     predicted = classifier.fit(vectors, y).predict(vectors)
-    protocol = {"task": f"{name} zero-shot", "folds": None, "prompt": PROMPT}
-    yield name, files, protocol, "accuracy", [accuracy_score(y, predicted)]
+    protocol = {"task": f"{name} zero-shot", "folds": None}
+    protocol["prompt"] = text_embedder.prompt
+    yield name, files, targets, protocol, "accuracy", [accuracy_score(y, predicted)]
 
 
 def _run_audioset(record, embedder, folder):
@@ -190,9 +236,11 @@ def _run_audioset(record, embedder, folder):
         "task": "AudioSet evaluation",
         "folds": None,
         "classes": int(present.sum()),
+        "class_list_sha256": hash_file(folder / "class_labels_indices.csv"),
         "clips_missing": _count_segments(folder) - len(files),
     }
-    yield "AudioSet evaluation", files, protocol, "mAP", [precisions]
+    targets = [np.flatnonzero(row) for row in y]
+    yield "AudioSet evaluation", files, targets, protocol, "mAP", [precisions]
 
 
 def _read_segments(folder):
@@ -228,7 +276,10 @@ def _read_audioset(folder, n_classes):
         if file is not None:
             files.append(file)
             indicator = np.zeros(n_classes, dtype=bool)
-            indicator[[columns[mid] for mid in mids if mid in columns]] = True
+            unknown = [mid for mid in mids if mid not in columns]
+            if unknown:
+                raise SystemExit(f"{path} has no {unknown[0]}, which {video} is of")
+            indicator[[columns[mid] for mid in mids]] = True
             y.append(indicator)
     if not files:
         raise SystemExit(f"--data={folder}: none of the segments' clips is there")
@@ -242,9 +293,12 @@ def _find_published(record, task, metric):
     return None
 
 
-def _digest(files):
-    """Return one digest of many files, whatever folder they are in."""
-    lines = sorted(f"{hash_file(file)}  {os.path.basename(file)}\n" for file in files)
+def _digest(files, targets):
+    """Return one digest of files and their targets, whatever folder they are in."""
+    lines = sorted(
+        f"{hash_file(file)}  {os.path.basename(file)}  {list(map(str, target))}\n"
+        for file, target in zip(files, targets, strict=True)
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -268,17 +322,22 @@ def main():
     ):
         spread = f" ± {np.std(score.parts):.4f}" if score.parts else ""
         published = score.published or {"value": "none found", "source": ""}
+        missing = score.protocol.get("clips_missing", 0)
+        n_clips = f"{score.data['n_clips']}" + (f", {missing} missing" * bool(missing))
         rows.append(
             (
                 score.protocol["task"],
                 score.metric,
+                n_clips,
                 f"{score.value:.4f}{spread}",
                 published["value"],
                 published["source"],
                 score.write(arguments.out),
             )
         )
-    print_table(["task", "metric", "ours", "published", "source", "record"], rows)
+    print_table(
+        ["task", "metric", "clips", "ours", "published", "source", "record"], rows
+    )
 
 
 if __name__ == "__main__":

@@ -74,3 +74,11 @@ def print_table(header, rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("| " + " | ".join(cells) + " |")
     print(flush=True)
+
+
+def peak_memory():
+    """Return the most memory that this process has had, in bytes."""
+    # Linux's ru_maxrss begins with what the parent had when it started this process.
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

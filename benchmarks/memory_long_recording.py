@@ -6,24 +6,16 @@ A stereo WAV file of 44.1 kHz is written to a temporary folder, of one minute an
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import machine, print_table
+from bench_embedding import ENCODERS, SHARED, make_embedder
+from common import machine, peak_memory, print_table
 
-SHARED = Path(os.environ.get("SKLABELAUDIO_SHARED", "../shared"))
 RATE = 44100
-ENCODERS = {
-    "YAMNetEmbedder": "yamnet/yamnet.tflite",
-    "EfficientATEmbedder": "efficientat/mn04_as_mAP_432.pt",
-    "VGGishEmbedder": None,
-    "HTSATEmbedder": None,
-    "CLAPEmbedder": None,
-}
 
 
 def write_noise(path, minutes):
@@ -37,15 +29,13 @@ def write_noise(path, minutes):
             file.write(second)
 
 
-def embed(name, weights, path):
+def embed(name, checkpoints, path):
     """Embed a file, and print seconds and the peak of memory in bytes."""
-    import sklabelaudio
-
-    embedder = getattr(sklabelaudio, name)(weights).fit([path])
+    embedder = make_embedder(name, checkpoints).fit([path])
     start = time.perf_counter()
     embedder.transform([path])
     seconds = time.perf_counter() - start
-    print(seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(seconds, peak_memory())
 
 
 def main():
@@ -54,12 +44,14 @@ def main():
     parser.add_argument(
         "--checkpoints", type=Path, default=SHARED / "reference" / "checkpoints"
     )
-    parser.add_argument("--encoders", nargs="*", default=list(ENCODERS))
-    parser.add_argument("--embed", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--encoders", nargs="*", choices=list(ENCODERS), default=list(ENCODERS)
+    )
+    parser.add_argument("--embed", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.embed:
-        name, weights, path = arguments.embed
-        embed(name, weights or None, path)
+        name, path = arguments.embed
+        embed(name, arguments.checkpoints, path)
         return
     print(machine() + "\n")
     rows = []
@@ -68,20 +60,17 @@ def main():
         for minutes, path in files.items():
             write_noise(path, minutes)
         for name in arguments.encoders:
-            file = ENCODERS[name]
-            weights = "" if file is None else str(arguments.checkpoints / file)
-            row = [name, "random" if file is None else file]
+            row = [name]
             for path in files.values():
+                command = [sys.executable, __file__, "--embed", name, path]
+                command += ["--checkpoints", str(arguments.checkpoints)]
                 run = subprocess.run(
-                    [sys.executable, __file__, "--embed", name, weights, path],
-                    check=True,
-                    capture_output=True,
-                    text=True,
+                    command, check=True, capture_output=True, text=True
                 )
                 seconds, peak = map(float, run.stdout.split())
                 row += [f"{peak / 1e9:.2f} GB", f"{seconds:.0f} s"]
             rows.append(row)
-    header = ["encoder", "weights"]
+    header = ["encoder"]
     for minutes in files:
         header += [f"peak, {minutes} min", "time"]
     print_table(header, rows)

@@ -19,7 +19,8 @@ from .embedding import (
     YAMNetEmbedder,
     list_checkpoints,
 )
-from .embedding._fetch import locate_checkpoints
+from .embedding._fetch import HUB_WEIGHTS, locate_checkpoints
+from .embedding._registry import recognise_file
 from .text import read_label_list
 
 _EMBEDDERS = {
@@ -74,7 +75,10 @@ def make_embedder(weights, *, encoder=None, **params):
 
 def is_joint(embedder):
     """Tell whether an embedder comes with a text encoder of its own."""
-    return hasattr(embedder, "text_embedder")
+    record = _find_by_name(embedder.weights)
+    # AudioCLIP's audio encoder is also published alone, with classes.
+    has_classes = record is not None and record.n_classes is not None
+    return hasattr(embedder, "text_embedder") and not has_classes
 
 
 def is_tagger(embedder):
@@ -107,21 +111,27 @@ def find_tagger_labels(embedder, path=None):
     """
     checkpoint = embedder.checkpoint_
     labels = checkpoint.labels if path is None else read_label_list(path)
+    n_classes = embedder.n_components_
     if labels is None:
-        records = list_checkpoints(checkpoint.encoder)
-        sources = dict.fromkeys(record.labels for record in records if record.labels)
+        sources = dict.fromkeys(
+            record.labels
+            for record in list_checkpoints(checkpoint.encoder)
+            if record.labels and record.n_classes == n_classes
+        )
         folders = (os.path.dirname(checkpoint.path), locate_checkpoints(None))
-        raise ValueError(
-            f"the list of the classes of {checkpoint.path} was not found: name its "
-            "file with --tagger-labels, or get "
+        where = (
+            ", or get "
             + " or ".join(f"{source.name} from {source.url}" for source in sources)
             + f" and put it into {' or '.join(dict.fromkeys(folders))}"
         )
-    if len(labels) != embedder.n_components_:
+        raise ValueError(
+            f"the list of the {n_classes} classes of {checkpoint.path} was not found: "
+            f"name its file with --tagger-labels{where if sources else ''}"
+        )
+    if len(labels) != n_classes:
         raise ValueError(
             f"--tagger-labels={path} lists {len(labels)} classes and "
-            f"{checkpoint.path} has {embedder.n_components_}: it is another model's "
-            "list"
+            f"{checkpoint.path} has {n_classes}: it is another model's list"
         )
     return labels
 
@@ -130,9 +140,9 @@ def _guess_encoder(weights):
     name = os.path.basename(weights)
     path = os.path.expanduser(weights)
     records = list_checkpoints()
-    for record in records:
-        if weights == record.name or name in record.files:
-            return record.encoder
+    record = _find_by_name(weights)
+    if record is not None:
+        return record.encoder
     if os.path.isdir(path):
         return _guess_encoder_of_folder(path)
     if not os.path.exists(path):
@@ -143,6 +153,8 @@ def _guess_encoder(weights):
             f"--weights={weights} is neither a file nor the name of a checkpoint."
             f"{hint} The names are {', '.join(record.name for record in records)}"
         )
+    if name in HUB_WEIGHTS:
+        return _guess_encoder_of_folder(os.path.dirname(path))
     suffix = os.path.splitext(name)[1].lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
@@ -150,17 +162,30 @@ def _guess_encoder(weights):
         # Not within a word: "last.pt" is no AST's.
         if re.search(rf"(?<![a-z]){encoder}(?![a-z])", name.lower()):
             return encoder
+    record = recognise_file(path)
+    if record is not None:
+        return record.encoder
     raise ValueError(
         f"--weights={weights}: its name does not tell which encoder it is of; say it, "
         f"--encoder {' or '.join(_EMBEDDERS)}"
     )
 
 
+def _find_by_name(weights):
+    """Return the checkpoint of a name, or whose file is called so, or None."""
+    name = os.path.basename(weights)
+    for record in list_checkpoints():
+        # All models that transformers saves have files of the same names.
+        if weights == record.name or (name in record.files and not record.hub_id):
+            return record
+    return None
+
+
 def _guess_encoder_of_folder(path):
     """Tell which encoder it is that transformers saved in a folder."""
     try:
         with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
-            kind = json.load(file).get("model_type")
-    except (OSError, ValueError):
+            kind = json.load(file)["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
         kind = None
     return "ast" if kind == "audio-spectrogram-transformer" else "clap"

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 from sklearn.metrics import average_precision_score
 
 from sklabelaudio import EfficientATEmbedder
+from sklabelaudio.embedding import _registry
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -72,6 +74,11 @@ def test_linear_probe_on_esc10(script, shared, esc10, tmp_path):
     assert record["data"]["n_clips"] == 400
     assert record["protocol"]["weights_verified"]
     assert record["protocol"]["front_end"]["fmax"] == 15000
+    params = EfficientATEmbedder(output="embedding").get_params()
+    for name in ("output", "pooling", "hop", "amp", "channel", "window"):
+        assert record["protocol"]["params"][name] == params[name]
+    assert record["made"]["device"]
+    assert {"libsndfile", "soundfile", "soxr", "torch"} <= record["made"].keys()
     assert record["published"] is None
     assert record["value"] == score.value
 
@@ -98,7 +105,21 @@ def test_the_digest_is_of_the_data(script, audioset, random_mn05):
     assert before.weights_sha256 == after.weights_sha256
 
 
-def test_faults(script, audioset, random_mn05, tmp_path_factory):
+def test_the_digest_is_of_the_labels_too(script, audioset, random_mn05):
+    (before,) = script.certify("mn05_as", audioset, weights=random_mn05)
+    segments = audioset / "eval_segments.csv"
+    segments.write_text(segments.read_text().replace("/m/1,/m/2", "/m/1,/m/3"))
+    (after,) = script.certify("mn05_as", audioset, weights=random_mn05)
+    assert before.data["sha256"] != after.data["sha256"]
+
+
+def test_nothing_that_a_score_depends_on_can_be_chosen(script, audioset):
+    for params in ({"amp": True}, {"window": 5.0}, {"channel": 0}):
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            next(script.certify("mn05_as", audioset, **params))
+
+
+def test_faults(script, audioset, random_mn05, tmp_path_factory, monkeypatch):
     with pytest.raises(SystemExit, match="mn99 is none of the published checkpoints"):
         next(script.certify("mn99", audioset))
     empty = tmp_path_factory.mktemp("empty")
@@ -106,6 +127,20 @@ def test_faults(script, audioset, random_mn05, tmp_path_factory):
         next(script.certify("mn05_as", empty, weights=random_mn05))
     with pytest.raises(SystemExit, match="is not the file of mn10_as"):
         next(script.certify("mn10_as", audioset, weights=random_mn05))
+    with pytest.raises(SystemExit, match="is neither a file nor the name"):
+        next(script.certify("mn05_as", audioset, weights="nothing.pt"))
+    # Of mn05_as nobody gave a digest, but this is known to be another's.
+    record = next(r for r in script.list_checkpoints() if r.name == "mn04_as")
+    digest = script.hash_file(random_mn05)
+    source = replace(record.sources[0], sha256=digest)
+    others = [r for r in script.list_checkpoints() if r is not record]
+    known = [replace(record, sources=(source,)), *others]
+    with monkeypatch.context() as patch:
+        patch.setattr(_registry, "CHECKPOINTS", tuple(known))
+        patch.setattr(script, "make_embedder", None)  # the work is not begun
+        match = "is not the file of mn05_as: it is that of mn04_as"
+        with pytest.raises(SystemExit, match=match):
+            next(script.certify("mn05_as", audioset, weights=random_mn05))
     for path in audioset.glob("*.wav"):
         path.unlink()
     with pytest.raises(SystemExit, match="none of the segments' clips is there"):

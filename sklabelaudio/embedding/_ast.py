@@ -23,6 +23,17 @@ _FRONT_END = {
     "mean": -4.2677393,
     "std": 4.5689974,
 }
+# What transformers' record of a model may say, where it says what a module is: by our
+# names, with what it stands for if it is left out.
+_SIZES = {
+    "num_heads": ("num_attention_heads", 12),
+    "n_frames": ("max_length", 1024),
+    "frequency_stride": ("frequency_stride", 10),
+    "time_stride": ("time_stride", 10),
+}
+# And where it has to say the same, or nothing.
+_STRUCTURE = {"patch_size": 16, "num_mel_bins": 128, "hidden_act": "gelu"}
+_MODEL_TYPE = "audio-spectrogram-transformer"
 # Those of the authors' model for Speech Commands, which has a front end of its own.
 _SPEECH_COMMANDS = {"n_frames": 128, "n_classes": 35}
 _OTHER_FRONT_END = (
@@ -47,8 +58,8 @@ class ASTEmbedder(AudioEmbedder):
             default="MIT/ast-finetuned-audioset-10-10-0.4593"
         Name of a checkpoint, see `list_checkpoints`; path of a file of the authors,
         whose strides are read off it; a folder that
-        ``ASTForAudioClassification.save_pretrained`` wrote; or ``None`` for random
-        weights.
+        ``ASTForAudioClassification.save_pretrained`` wrote, with its ``config.json``;
+        or ``None`` for random weights.
     {parameters}
     window : float, default=10.0
         Length of a window, in seconds. It was trained on 10, and takes up to 10.24, of
@@ -83,7 +94,9 @@ class ASTEmbedder(AudioEmbedder):
         "window": [Interval(Real, 0, None, closed="neither")],
     }
     _encoder = "ast"
-    _fingerprint_params = (*AudioEmbedder._fingerprint_params, "window")
+    # What config.json says beside the weights, which don't tell all of it.
+    _recorded = None
+    _fingerprint_params = (*AudioEmbedder._fingerprint_params, "window", "_recorded")
     # The window has to fit the weights, which is known when they are loaded.
     _engine_params = (*AudioEmbedder._engine_params, "window")
 
@@ -122,8 +135,14 @@ class ASTEmbedder(AudioEmbedder):
 
     def _make_module(self, state):
         from ..nn import AST
+        from ..nn._vit import measure
 
-        sizes = {} if state is None else AST.config_of(state)
+        if state is None:
+            sizes = {}
+        elif self._recorded is None:
+            sizes = AST.config_of(state)
+        else:
+            sizes = measure(AST.convert_checkpoint(state), "an AST") | self._recorded
         if _SPEECH_COMMANDS.items() <= sizes.items():
             raise ValueError(
                 "it has the sizes of the model for Speech Commands, which takes "
@@ -133,9 +152,15 @@ class ASTEmbedder(AudioEmbedder):
         check_window(self.window, get_front_end(self._front_end_name), module.n_frames)
         return module
 
-    def _read_state(self, checkpoint):
-        _check_front_end(checkpoint.path)
-        return super()._read_state(checkpoint)
+    def _load_module(self, checkpoint):
+        before = self._recorded
+        self._recorded = _read_sizes(checkpoint.path)
+        try:
+            _check_front_end(checkpoint.path)
+            return super()._load_module(checkpoint)
+        except BaseException:
+            self._recorded = before  # of the encoder that there still is
+            raise
 
     def _plan(self, front_end):
         return plan_segments(front_end, window=self.window, hop=self.hop)
@@ -158,29 +183,23 @@ def check_window(window, front_end, longest):
     ValueError
         If they are.
     """
-    rate = front_end.sampling_rate
-    n_frames = len(front_end(np.zeros(round(window * rate), dtype=np.float32)))
+    rate, hop = front_end.sampling_rate, front_end.hop_length
+    n_samples = round(window * rate)
+    # Every hop is one frame more, and long windows of zeros would need much memory.
+    n_hops = max(n_samples - front_end.min_samples, 0) // hop
+    shortest = np.zeros(n_samples - n_hops * hop, dtype=np.float32)
+    n_frames = n_hops + len(front_end(shortest))
     if n_frames > longest:
         raise ValueError(
             f"window={window:g} s is {n_frames} frames, and these weights have "
             f"positions for {longest}: lower window to "
-            f"{longest * front_end.hop_length / rate:g}"
+            f"{longest * hop / rate:g}"
         )
 
 
 def _check_front_end(path):
     """Refuse weights of transformers beside which another front end is recorded."""
-    folder, name = os.path.split(path)
-    if name not in HUB_WEIGHTS:
-        return
-    record = os.path.join(folder, "preprocessor_config.json")
-    try:
-        with open(record, encoding="utf-8") as file:
-            settings = json.load(file)
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        raise CheckpointError(record, f"it is no JSON ({error})") from error
+    settings = _read_record(path, "preprocessor_config.json")
     other = [
         f"{name}={settings[name]!r} in place of {value!r}"
         for name, value in _FRONT_END.items()
@@ -192,6 +211,45 @@ def _check_front_end(path):
             "the preprocessor_config.json beside it says that it takes another "
             f"log-mel, with {', '.join(other)}: {_OTHER_FRONT_END}",
         )
+
+
+def _read_sizes(path):
+    """Return what transformers recorded beside weights of a model's sizes, or None."""
+    settings = _read_record(path, "config.json")
+    if settings.get("model_type") != _MODEL_TYPE:
+        return None
+    other = [
+        f"{name}={settings[name]!r} in place of {value!r}"
+        for name, value in _STRUCTURE.items()
+        if settings.get(name, value) != value
+    ]
+    if other:
+        raise CheckpointError(
+            path,
+            "the config.json beside it says that it is another network, with "
+            f"{', '.join(other)}: pass weights of a model like the published ones",
+        )
+    return {
+        ours: settings.get(theirs, default)
+        for ours, (theirs, default) in _SIZES.items()
+    }
+
+
+def _read_record(path, name):
+    """Return a record that transformers keeps beside weights, empty if it does not."""
+    if path is None or os.path.basename(path) not in HUB_WEIGHTS:
+        return {}
+    record = os.path.join(os.path.dirname(path), name)
+    try:
+        with open(record, encoding="utf-8") as file:
+            settings = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(record, f"it is no JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(record, "it is no JSON of settings by name")
+    return settings
 
 
 def _agree(found, expected):

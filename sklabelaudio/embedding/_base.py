@@ -30,7 +30,7 @@ from ._cache import EmbeddingCache
 from ._engine import Engine
 from ._registry import resolve_weights
 from ._row_store import RowStore
-from ._time_line import TimeLine
+from ._time_line import TimeLine, count_samples
 
 # Decoded at a time of a long recording, in seconds.
 _BLOCK_SECONDS = 60
@@ -171,7 +171,13 @@ class AudioEmbedder(
         choose_device(self.device)  # before weights are fetched for nothing
         checkpoint = resolve_weights(self._weights, self._encoder, progressbar=True)
         module = self._load(checkpoint, front_end)
-        self.checkpoint_ = replace(checkpoint, n_parameters=self._n_parameters)
+        # A list that lies beside a file of one's own need not be its.
+        fits = len(checkpoint.labels or ()) == module.n_classes
+        self.checkpoint_ = replace(
+            checkpoint,
+            n_parameters=self._n_parameters,
+            labels=checkpoint.labels if fits else None,
+        )
         self.sampling_rate_ = front_end.sampling_rate
         self._n_values = module.n_components
         self._n_classes = module.n_classes
@@ -226,18 +232,25 @@ class AudioEmbedder(
         Raises
         ------
         ValueError
-            If `duration` is needed, or a clip of that length has another number of
-            steps.
+            If `n_frames` or `duration` is not positive, `duration` is needed, or a
+            clip of that length has another number of steps.
         """
         check_is_fitted(self)
+        if n_frames < 1:
+            raise ValueError(f"n_frames={n_frames} must be 1 or more")
+        if duration is not None and not 0 < duration < np.inf:
+            raise ValueError(
+                f"duration={duration!r} must be the clip's length in seconds, above 0"
+            )
         front_end = get_front_end(self._front_end_name)
         plan = self._plan(front_end)
         if self.output in _STEPS:
+            self._get_engine()  # parameters of which the steps depend may be new
             return self._time_line(plan, front_end).times(n_frames, duration)
         starts = plan.hop * np.arange(n_frames)
         length = plan.length
         if duration is not None:
-            n_samples = max(round(duration * front_end.sampling_rate), 1)
+            n_samples = count_samples(duration, front_end.sampling_rate)
             starts = plan.starts(n_samples)
             if len(starts) != n_frames:
                 raise ValueError(
@@ -424,7 +437,13 @@ class AudioEmbedder(
 
     def _to_windows(self, front_end, plan, samples, n_windows):
         """Return the log-mel of windows, ``(n_windows, n_frames, n_mels)``."""
-        log_mel = front_end(samples)
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            log_mel = front_end(samples)
+        if not np.isfinite(log_mel).all():
+            raise ValueError(
+                f"has samples up to {np.abs(samples).max():.0e}, too great for single "
+                "precision: bring them to the range from -1 to 1"
+            )
         if plan.n_together == 1:
             return log_mel[np.newaxis]
         step = plan.hop // front_end.hop_length

@@ -188,7 +188,8 @@ class PANNsEmbedder(AudioEmbedder):
         Raises
         ------
         CheckpointError
-            If the file of `weights` can't be read, or is another model's.
+            If the file of `weights` can't be read, or is another model's or that of
+            another `architecture`.
         OSError
             If the weights are neither here nor to be fetched.
         ValueError
@@ -196,8 +197,17 @@ class PANNsEmbedder(AudioEmbedder):
             `architecture`, there is no such `architecture` or it has no such `output`,
             or `device` can't be used.
         """
+        before = self.__dict__.get("architecture_")
         self.architecture_ = self._find_architecture()
-        return super().fit(X, y)
+        try:
+            return super().fit(X, y)
+        except BaseException:
+            # The encoder is still that of the fit before, if there was one, and rows
+            # in the cache are told apart by its name.
+            del self.architecture_
+            if before is not None:
+                self.architecture_ = before
+            raise
 
     @property
     def _front_end_name(self):
@@ -239,8 +249,16 @@ class PANNsEmbedder(AudioEmbedder):
 
     def _load_module(self, checkpoint):
         # The digest knows a renamed file better than what is in it.
-        if self.architecture is None and checkpoint.name is not None:
-            self.architecture_ = checkpoint.name
+        known = checkpoint.name
+        if known not in (None, self.architecture_):
+            front_end = _ARCHITECTURES[known].front_end
+            if self.architecture is not None or front_end != self._front_end_name:
+                raise CheckpointError(
+                    checkpoint.path,
+                    f"its SHA-256 is that of the published {known!r}, and not of "
+                    f"{self.architecture_!r}: pass architecture={known!r}",
+                )
+            self.architecture_ = known
         return super()._load_module(checkpoint)
 
     def _make_module(self, state):

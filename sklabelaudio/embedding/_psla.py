@@ -32,10 +32,11 @@ class PSLAEmbedder(AudioEmbedder):
         Length of a window, in seconds. AudioSet's models were trained on 10, FSD50K's
         on up to 30.
     short_clips : {"fill", "keep"}, default="fill"
-        What becomes of a window that is shorter than the clips in training: it is
-        followed by silence up to their length, as it was there, or taken as it is,
-        which is faster and keeps the silence out of the vector. Their length is
-        10.56 s, or 30 s if `window` is more than that.
+        What becomes of a window that is shorter than the clips in training: its
+        log-mel is followed by zeros up to their length, as it was there, or taken as
+        it is, which is faster and keeps the zeros out of the vector: they are no
+        silence, but louder. Their length is 10.56 s, or 30 s if `window` is more than
+        that.
     padding : {"symmetric", "tensorflow"}, default="symmetric"
         Which version of EfficientNet the weights are for; the files don't tell. The
         default is that of the authors; see :class:`~sklabelaudio.nn.PSLA` for how to

@@ -112,7 +112,7 @@ def _sp4asc(name, config, sha256, training_data, score=None):
     url = f"{folder}configs.cnn6_small_dropout_2_specAugment_{config}/ckpt.pth"
     scores = ()
     if score is not None:
-        task = "TAU Urban Acoustic Scenes 2020 Mobile, development test"
+        task = "TAU Urban Acoustic Scenes 2020 Mobile, merged without eps, float16,"
         scores = (PublishedScore(task, "accuracy", score, repository),)
     return Checkpoint(
         name=name,

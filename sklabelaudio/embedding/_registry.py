@@ -152,7 +152,9 @@ def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
     others = _names_of_texts(encoder)
     digests = [hash_file(p) for p in paths if os.path.basename(p) not in others]
     if record is None:
-        record = _recognise(weights, digests[0], encoder)
+        record = recognise(digests[0])
+        if record is not None:
+            _check_encoder(weights, record, encoder)
     return ResolvedCheckpoint(
         encoder=encoder,
         record=record,
@@ -215,13 +217,18 @@ def _find_in_folder(path):
     )
 
 
-def _recognise(weights, digest, encoder):
-    """Return what is known of a file by its digest, or None."""
+def recognise(digest):
+    """Return the published checkpoint whose weights have a digest, or None."""
     for record in CHECKPOINTS:
         expected = record.sources[0].sha256
         if expected is not None and digest.startswith(expected):
-            return _check_encoder(weights, record, encoder)
+            return record
     return None
+
+
+def recognise_file(path):
+    """Return the published checkpoint that a file is, or None."""
+    return recognise(hash_file(path))
 
 
 def _find_companions(path, encoder, data_home):
@@ -253,8 +260,8 @@ def _join(digests):
 
 
 def _read_labels(path, encoder, record, data_home):
-    if record is not None and (record.n_classes is None or record.class_names):
-        return record.class_names
+    if record is not None and record.labels is None:
+        return record.class_names  # a list that is there is another checkpoint's
     found = find_labels(path, encoder, data_home=data_home)
     if found is None:
         return None

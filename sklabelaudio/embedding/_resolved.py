@@ -50,17 +50,19 @@ class ResolvedCheckpoint:
     def multiply_adds(self):
         """Multiplications and additions for 10 s of audio, or None.
 
-        It is known for published models, and for others of their structure.
+        It is known for published models, and for others of as many weights, if all
+        published ones of so many agree.
         """
         if self.record is not None:
             return self.record.multiply_adds
-        for record in CHECKPOINTS:
-            if (record.encoder, record.n_parameters) == (
-                self.encoder,
-                self.n_parameters,
-            ):
-                return record.multiply_adds
-        return None
+        # Networks with as many weights may differ in what they do with them.
+        found = {
+            record.multiply_adds
+            for record in CHECKPOINTS
+            if (record.encoder, record.n_parameters)
+            == (self.encoder, self.n_parameters)
+        }
+        return found.pop() if len(found) == 1 else None
 
     @property
     def licence(self):

@@ -1,6 +1,27 @@
 """When the steps of an encoder's time line are, over the windows of a clip."""
 
+import math
+
 import numpy as np
+
+
+def count_samples(duration, rate):
+    """Return how many samples a clip is once resampled.
+
+    Parameters
+    ----------
+    duration : float
+        Length of the clip, in seconds.
+    rate : float
+        The rate that it is resampled to, in Hz.
+
+    Returns
+    -------
+    int
+        Its samples: halves are rounded up, as soxr does.
+    """
+    # A half is seldom one in binary.
+    return max(math.floor(duration * rate + 0.5 + 1e-6), 1)
 
 
 class TimeLine:
@@ -29,6 +50,7 @@ class TimeLine:
     def __init__(self, plan, front_end, *, stride=None, n_steps=None, offset=None):
         self._plan = plan
         self._rate = front_end.sampling_rate
+        self._min_samples = front_end.min_samples
         self._first = front_end.first_centre
         self._hop = front_end.hop_length
         self._stride = stride
@@ -50,8 +72,8 @@ class TimeLine:
         ndarray of shape (n_steps, n_values)
             The steps that are kept, in order.
         """
-        if len(windows) == 1:
-            return windows[0]
+        if len(windows) == 1:  # in whatever order torch has it
+            return np.ascontiguousarray(windows[0])
         centres = self._centres_of_windows(len(windows[0]), n_samples)
         kept = self._keep(centres, n_samples)
         return np.concatenate(
@@ -87,11 +109,9 @@ class TimeLine:
                     "the clip is; pass duration, its length in seconds"
                 )
             return self._centres(n_frames, None) / self._rate
-        n_samples = max(round(duration * self._rate), 1)
-        if n_samples <= self._plan.length:
-            return self._centres(n_frames, n_samples) / self._rate
+        n_samples = count_samples(duration, self._rate)
         # All windows have the same number of steps: that of which so many are kept.
-        for n_steps in self._possible_counts():
+        for n_steps in self._possible_counts(n_samples):
             centres = self._centres_of_windows(n_steps, n_samples)
             kept = self._keep(centres, n_samples)
             n_kept = sum(map(np.count_nonzero, kept))
@@ -102,11 +122,12 @@ class TimeLine:
             "number of steps; pass the length of the clip that they are of"
         )
 
-    def _possible_counts(self):
-        """Return how many steps a full window may have: encoders round differently."""
+    def _possible_counts(self, n_samples):
+        """Return how many steps a window may have: encoders round differently."""
         if self._stride is None:
             return [self._n_steps]
-        about = self._plan.length // (self._stride * self._hop)
+        length = max(min(n_samples, self._plan.length), self._min_samples)
+        about = length // (self._stride * self._hop)
         return range(max(about - 1, 1), about + 3)
 
     def _centres(self, n_steps, n_samples):
@@ -118,9 +139,10 @@ class TimeLine:
         return self._first + (offset + steps * self._stride) * self._hop
 
     def _centres_of_windows(self, n_steps, n_samples):
-        """Return the middles of the steps of full windows, ``(n_windows, n_steps)``."""
+        """Return the middles of the windows' steps, ``(n_windows, n_steps)``."""
         starts = self._plan.starts(n_samples)
-        return starts[:, np.newaxis] + self._centres(n_steps, self._plan.length)
+        length = min(n_samples, self._plan.length)
+        return starts[:, np.newaxis] + self._centres(n_steps, length)
 
     def _keep(self, centres, n_samples):
         """Return which steps of each window are kept."""

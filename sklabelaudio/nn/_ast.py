@@ -3,17 +3,16 @@
 import torch
 from torch import nn
 
+from ._checks import check_log_mel, get_weight
 from ._vit import (
     N_MELS,
     N_SPECIAL,
     PATCH,
     STRIDES,
     PatchTransformer,
-    check_log_mel,
     convert_names,
     count_patches,
     draw_embeddings,
-    get_weight,
     make_classifier,
     measure,
 )
@@ -155,7 +154,7 @@ class AST(PatchTransformer):
         ValueError
             If `log_mel` has another shape, no frames or too many.
         """
-        check_log_mel(self, log_mel, 1, self.n_frames)
+        check_log_mel(self, log_mel, N_MELS, longest=self.n_frames)
         n_missing = self.n_frames - log_mel.shape[1]
         padded = nn.functional.pad(log_mel, (0, 0, 0, n_missing), value=self._padding)
         return self._classify(self.encoder.embeddings(padded))
@@ -271,32 +270,45 @@ class AST(PatchTransformer):
         ------
         ValueError
             If they are not the weights of an AST, or have a number of positions
-            that none of the published strides (10, 12, 14 or 16 over both axes) gives.
+            that none of the published strides (10, 12, 14 or 16 over both axes) gives,
+            or several of them.
 
         Notes
         -----
-        Some numbers of positions go with several strides, and all with several numbers
-        of frames: what is told is the number that can be halved most often, as 1024 and
-        128 of the published models. Heads are taken to have 64 values each.
+        Every number of positions goes with several numbers of frames: what is told is
+        the one that can be halved most often, as 1024 and 128 of the published models,
+        and the model is the same with any of them. Some go with several strides, which
+        are not the same: then the one is told that has a power of two frames, if but
+        one has. Heads are taken to have 64 values each.
         """
         state = cls.convert_checkpoint(state)
         sizes = measure(state, "an AST")
         positions = get_weight(state, _POSITIONS, "an AST", n_axes=3)
         n_patches = positions.shape[1] - N_SPECIAL
-        fitting = []
+        fitting = {}
         for stride in STRIDES:
             n_columns, rest = divmod(n_patches, count_patches(N_MELS, stride))
             if n_columns > 0 and not rest:
                 shortest = PATCH + (n_columns - 1) * stride
-                fitting += [(n, stride) for n in range(shortest, shortest + stride)]
+                n_frames = range(shortest, shortest + stride)
+                # What a number has in common with its negative is its powers of two.
+                fitting[stride] = max(n_frames, key=lambda n: (n & -n, n))
         if not fitting:
             raise ValueError(
                 f"no AST with a stride of {STRIDES} over both axes has {n_patches} "
                 "patches"
             )
-        n_frames, stride = max(fitting, key=lambda fit: (fit[0] & -fit[0], -fit[1]))
+        even = [stride for stride, n in fitting.items() if n & -n == n]
+        stride, *others = fitting if len(fitting) == 1 else even or fitting
+        if others:
+            options = ", ".join(f"{s} with {n} frames" for s, n in fitting.items())
+            raise ValueError(
+                f"an AST of {n_patches} patches may have a stride of {options} or so, "
+                "which its weights don't tell: build sklabelaudio.nn.AST with the "
+                "strides that it was trained with, and load them with load_checkpoint"
+            )
         strides = {"frequency_stride": stride, "time_stride": stride}
-        return {**sizes, "n_frames": n_frames, **strides}
+        return {**sizes, "n_frames": fitting[stride], **strides}
 
 
 def _resize_positions(table, old, new):

@@ -7,9 +7,10 @@ from torch import nn
 
 from .._optional import import_optional_dependency
 from ._checkpoint import load_checkpoint
+from ._checks import check_log_mel
 from ._htsat import (
     N_FRAMES,
-    check_log_mel,
+    N_MELS,
     convert_trunk,
     make_config,
     measure_trunk,
@@ -145,7 +146,7 @@ class ClapAudioTower(nn.Module):
         ValueError
             If `log_mel` has another shape, no frames or too many.
         """
-        check_log_mel(self, log_mel, N_FRAMES)
+        check_log_mel(self, log_mel, N_MELS, longest=N_FRAMES)
         pooled = self.encoder(log_mel.unsqueeze(1)).pooler_output
         return EncoderOutput(nn.functional.normalize(self.projection(pooled), dim=-1))
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ._checks import check_log_mel, get_weight
 from ._output import EncoderOutput
 
 _N_MELS = 128
@@ -134,11 +135,7 @@ class EfficientAT(nn.Module):
         ValueError
             If `log_mel` has not that shape.
         """
-        if log_mel.ndim != 3 or log_mel.shape[1] == 0 or log_mel.shape[2] != _N_MELS:
-            raise ValueError(
-                f"log_mel has shape {tuple(log_mel.shape)}, but EfficientAT takes "
-                f"(n_clips, n_frames, {_N_MELS})"
-            )
+        check_log_mel(self, log_mel, _N_MELS)
         image = log_mel.transpose(1, 2).unsqueeze(1)
         pool, flatten, *head = self.classifier
         features = self.features(image)
@@ -174,24 +171,20 @@ class EfficientAT(nn.Module):
         0.4
         """
 
-        def shape_of(*names):
-            for name in names:
-                if name in state and state[name].ndim > 1:
-                    return state[name].shape
-            raise ValueError(
-                f"there is no weight {names[0]!r}, so these are not the weights of an "
-                "EfficientAT with its fully connected classifier"
-            )
+        def shape_of(name, n_axes=4):
+            model_name = "an EfficientAT with its fully connected classifier"
+            return get_weight(state, name, model_name, n_axes=n_axes).shape
 
         stem = shape_of("features.0.0.weight")[0]
         blocks = []
         for i in range(1, len(_BLOCKS) + 1):
             # A block ends with the projection of its expanded channels.
             names = [f"features.{i}.block.{j}.0.weight" for j in (3, 2, 1)]
-            n_out, expanded = shape_of(*names)[:2]
+            name = next((name for name in names if name in state), names[0])
+            n_out, expanded = shape_of(name)[:2]
             blocks.append((expanded, n_out))
         n_components = shape_of(f"features.{len(_BLOCKS) + 1}.0.weight")[0]
-        hidden = shape_of("classifier.2.weight")[0]
+        hidden = shape_of("classifier.2.weight", n_axes=2)[0]
         found = stem, blocks, n_components, hidden
         for n_decimals in range(1, 5):
             unit = 10**n_decimals

@@ -5,6 +5,8 @@ import re
 
 from torch import nn
 
+from ._checks import get_weight
+
 # Of B0: channels, number of blocks, expansion of the channels within them, kernel,
 # stride of the first block, and whether that needs an odd number of zeros around an
 # image of 260 by 260 pixels, for which B2 was made.
@@ -239,22 +241,17 @@ def measure_efficientnet(state, prefix):
     """
 
     def n_out(name):
-        weight = state.get(f"{prefix}{name}.0.weight")
-        return None if weight is None else len(weight)
+        model_name = "an EfficientNet in efficientnet_pytorch's layout"
+        return len(get_weight(state, f"{prefix}{name}.0.weight", model_name, n_axes=4))
 
-    n_blocks = 0
-    while n_out(f"blocks.{n_blocks}.project"):
+    n_blocks = 1
+    while f"{prefix}blocks.{n_blocks}.project.0.weight" in state:
         n_blocks += 1
     found = (
         n_out("stem"),
         [n_out(f"blocks.{i}.project") for i in range(n_blocks)],
         n_out("head"),
     )
-    if not all(found):
-        raise ValueError(
-            "these are not the weights of an EfficientNet in efficientnet_pytorch's "
-            "layout: its first, its last or all inner layers are missing"
-        )
     # Channels are rounded to multiples of 8, of which the head has most.
     low, high = ((found[2] + n) / _HEAD for n in (-8, 8))
     n_of_one = sum(n for _, n, *_ in _STAGES)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ._audioclip import split_audioclip
+from ._checks import get_weight
 from ._output import EncoderOutput
 
 # The image has the three colours of the photographs it was first trained on.
@@ -295,20 +296,16 @@ class ESResNeXtFbsp(nn.Module):
         """
         weights = cls.convert_checkpoint(state)
 
-        def shape_of(name):
-            if name not in weights:
-                raise ValueError(
-                    f"there is no weight {name!r}, so these are not the weights of an "
-                    "ESResNeXt-fbsp or of a whole AudioCLIP"
-                )
-            return weights[name].shape
+        def shape_of(name, n_axes=None):
+            model_name = "an ESResNeXt-fbsp or of a whole AudioCLIP"
+            return get_weight(weights, name, model_name, n_axes=n_axes).shape
 
         n_filters = shape_of("fbsp.m").numel()
-        n_out, n_in_of_group = shape_of("layer1.0.body.conv2.weight")[:2]
+        n_out, n_in_of_group = shape_of("layer1.0.body.conv2.weight", 4)[:2]
         config = {
             "n_classes": None,
             "n_fft": 2 * (n_filters - 1),
-            "n_channels": shape_of("stem.conv1.weight")[0],
+            "n_channels": shape_of("stem.conv1.weight", 4)[0],
             "depths": tuple(
                 len({name.split(".")[1] for name in weights if name.startswith(stage)})
                 for stage in ("layer1.", "layer2.", "layer3.", "layer4.")
@@ -404,7 +401,7 @@ class _FilterBank(nn.Module):
         scale = self.window.to(dtype) / self.n_fft**0.5
         return torch.cat([real, imaginary]) * scale
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Keep the filters in place of their parameters, for inference.
 
         There is no batch norm in them, but this is when a network is made ready.

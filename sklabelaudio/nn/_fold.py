@@ -16,10 +16,10 @@ def fold_batch_norm(module):
     """Fold every batch norm into the convolution or linear layer before it.
 
     A layer and a batch norm are taken to follow each other where they are neighbours
-    in a `torch.nn.Sequential`. Where they are not, a part of the module that can fold
-    them has a method ``fold_batch_norm_()``, which does so in place. The batch norm's
-    place is kept by an identity, so that the names of the other weights stay; its own
-    are gone, and with them the module's use for training.
+    in a `torch.nn.Sequential`. A part of the module that can fold more than that has a
+    method ``fold_()``, which does so in place. The batch norm's place is kept by an
+    identity, so that the names of the other weights stay; its own are gone, and with
+    them the module's use for training.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def fold_batch_norm(module):
     """
     module.eval()
     for part in list(module.modules()):
-        if hasattr(part, "fold_batch_norm_"):
-            part.fold_batch_norm_()
+        if hasattr(part, "fold_"):
+            part.fold_()
     for sequence in module.modules():
         if not isinstance(sequence, nn.Sequential):
             continue

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .._optional import import_optional_dependency
+from ._checks import check_log_mel
 from ._output import EncoderOutput
 
 N_MELS = 64
@@ -158,7 +159,7 @@ class HTSAT(nn.Module):
         piece, which may be a quarter of the clip, is not heard. It is what the
         authors do; cut the clip yourself to hear all of it.
         """
-        check_log_mel(self, log_mel, 2 * N_FRAMES + 2)
+        check_log_mel(self, log_mel, N_MELS, longest=2 * N_FRAMES + 2, window=N_FRAMES)
         n_frames = log_mel.shape[1]
         if n_frames > N_FRAMES:
             return self._average_pieces(log_mel)
@@ -266,21 +267,6 @@ def make_config(embed_dim, depths, num_heads, **settings):
         num_attention_heads=list(num_heads),
         **settings,
     )
-
-
-def check_log_mel(model, log_mel, longest):
-    """Refuse what is no log-mel of `model`, or of more than `longest` frames."""
-    name = type(model).__name__
-    if log_mel.ndim != 3 or log_mel.shape[2] != N_MELS:
-        raise ValueError(
-            f"log_mel has the shape {tuple(log_mel.shape)}; {name} takes (n_clips, "
-            f"n_frames, {N_MELS})"
-        )
-    if not 1 <= log_mel.shape[1] <= longest:
-        raise ValueError(
-            f"log_mel has {log_mel.shape[1]} frames; {name} takes 1 to {longest}: cut "
-            f"longer clips in windows of at most {N_FRAMES}"
-        )
 
 
 def take_audio_branch(state):

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
+from ._checks import check_log_mel, get_weight
 from ._output import EncoderOutput
 
 # Constants of the front end, which the authors keep among the weights.
@@ -28,6 +29,8 @@ class PANN(nn.Module):
 
     def __init__(self, n_classes, n_mels, n_components, head_dropout):
         super().__init__()
+        if n_classes < 1:
+            raise ValueError(f"n_classes={n_classes} must be at least 1")
         if n_mels < self.frame_stride:
             raise ValueError(
                 f"n_mels={n_mels}: {type(self).__name__} divides the bands by "
@@ -76,17 +79,7 @@ class PANN(nn.Module):
         return EncoderOutput(embedding, self.fc_audioset(embedding), frames=vectors.mT)
 
     def _check(self, log_mel):
-        name = type(self).__name__
-        if log_mel.ndim != 3 or log_mel.shape[2] != self.n_mels:
-            raise ValueError(
-                f"log_mel has the shape {tuple(log_mel.shape)}; {name} takes (n_clips, "
-                f"n_frames, {self.n_mels})"
-            )
-        if log_mel.shape[1] < self.frame_stride:
-            raise ValueError(
-                f"log_mel has {log_mel.shape[1]} frames; {name} takes "
-                f"{self.frame_stride} or more: follow a shorter clip by silence"
-            )
+        check_log_mel(self, log_mel, self.n_mels, shortest=self.frame_stride)
 
     def _initialize(self):
         for module in self.modules():
@@ -118,13 +111,7 @@ class PANN(nn.Module):
     @classmethod
     def _shape_of(cls, state, name, *known):
         """Return a weight's shape, of which the sizes that are not None are known."""
-        tensor = state.get(name)
-        if tensor is None:
-            raise ValueError(
-                f"there is no weight {name!r}, so these are not the weights of "
-                f"{cls.__name__}"
-            )
-        shape = tuple(tensor.shape)
+        shape = tuple(get_weight(state, name, f"a {cls.__name__}").shape)
         if len(shape) != len(known) or any(
             size not in (None, found) for size, found in zip(known, shape, strict=True)
         ):

@@ -46,7 +46,8 @@ class ResNet38(PANN):
     Raises
     ------
     ValueError
-        If there are not four stages, or `n_mels` are too few.
+        If there are not four stages, each with a block, `n_mels` are too few, or
+        `n_classes` is not positive.
 
     Notes
     -----
@@ -92,6 +93,11 @@ class ResNet38(PANN):
             raise ValueError(
                 f"n_blocks={n_blocks!r} and channels={channels!r}: pass {_N_STAGES} of "
                 "each, one for every stage"
+            )
+        if min(n_blocks) < 1:
+            raise ValueError(
+                f"n_blocks={n_blocks!r}: every stage needs a block, which the maps are "
+                "halved with"
             )
         super().__init__(n_classes, n_mels, n_components, head_dropout)
         self.conv_block1 = ConvBlock(1, channels[0])

@@ -211,7 +211,7 @@ class WavegramLogmelCnn14(PANN):
             mel = self.mel_bank @ power
             return 10 * mel.clamp(min=_LEAST_POWER).log10().mT
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Fold the batch norm that is in no sequence, in place."""
         if isinstance(self.pre_bn0, nn.BatchNorm1d):
             self.pre_conv0 = fuse_conv_bn_eval(self.pre_conv0, self.pre_bn0)

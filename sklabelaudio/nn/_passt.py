@@ -3,16 +3,15 @@
 import torch
 from torch import nn
 
+from ._checks import check_log_mel, get_weight
 from ._vit import (
     N_MELS,
     PATCH,
     STRIDES,
     PatchTransformer,
-    check_log_mel,
     convert_names,
     count_patches,
     draw_embeddings,
-    get_weight,
     measure,
 )
 
@@ -153,7 +152,7 @@ class PaSST(PatchTransformer):
             If `log_mel` has another shape, too few or too many frames, or, in training,
             so few that none would be left.
         """
-        check_log_mel(self, log_mel, PATCH, self.max_frames)
+        check_log_mel(self, log_mel, N_MELS, shortest=PATCH, longest=self.max_frames)
         return self._classify(self.encoder.embeddings(log_mel))
 
     @staticmethod

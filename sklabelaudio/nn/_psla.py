@@ -5,14 +5,15 @@ import re
 import torch
 from torch import nn
 
+from ._checks import check_log_mel
 from ._efficientnet import EfficientNet, convert_efficientnet, measure_efficientnet
 from ._output import EncoderOutput
 
 _N_MELS = 128
 _STRIDE = 32
-# What the front end makes of a spectrogram's zeros, with which the authors fill up
-# short clips before they subtract the mean and divide by the standard deviation.
-_SILENCE = 4.6476 / 4.5699
+# What the front end makes of a log-mel of zero, with which the authors fill up short
+# clips before they subtract the mean and divide by the standard deviation.
+_PADDING = 4.6476 / 4.5699
 _EPS = 1e-7  # the authors' bound on attention, and in their loss on probabilities
 _LEAST_FRAMES = {"symmetric": 1, "tensorflow": 4}
 _HEAD_NAME = re.compile(r"attention\.(att|cla)\.(\d+)\.(weight|bias)")
@@ -72,7 +73,7 @@ class PSLA(nn.Module):
     weighted mean of the heads' and steps' probabilities; logits are limited to 16
     either way. The probabilities over time are what the model would say of a clip
     that is no longer than a step: they leave the attention out, so that steps which it
-    ignores, as it does silence, have probabilities too.
+    ignores, as it does what short clips are filled up with, have probabilities too.
 
     The published models for AudioSet have 13,640,766 parameters, all of which are here.
     Running statistics of the batch norms follow slowly (momentum 0.01): after a short
@@ -133,8 +134,9 @@ class PSLA(nn.Module):
             Normalised log-mel, as the front end ``"psla"`` gives it: 100 frames a
             second.
         min_frames : int, default=None
-            Shorter clips are followed by the spectrogram's zeros up to so many frames.
-            In training they were, to 1056 of AudioSet and 3000 of FSD50K.
+            Shorter clips are followed by frames whose log-mel is zero before it is
+            normalised, up to so many. In training they were, to 1056 of AudioSet and
+            3000 of FSD50K. It is no silence, whose log-mel is lower by far.
 
         Returns
         -------
@@ -153,7 +155,7 @@ class PSLA(nn.Module):
         n_steps = -(-log_mel.shape[1] // _STRIDE)
         if min_frames is not None and log_mel.shape[1] < min_frames:
             n_more = min_frames - log_mel.shape[1]
-            log_mel = nn.functional.pad(log_mel, (0, 0, 0, n_more), value=_SILENCE)
+            log_mel = nn.functional.pad(log_mel, (0, 0, 0, n_more), value=_PADDING)
         maps = self.trunk(log_mel.transpose(1, 2).unsqueeze(1))
         frames = maps.mean(dim=2).mT
         heads = (self.head_weight.numel(), self.n_classes)
@@ -168,21 +170,18 @@ class PSLA(nn.Module):
             frames.mean(dim=1),
             (weight * of_heads).sum(dim=1).logit(_EPS),
             (weight * present[:, :n_steps]).sum(dim=2).clamp(0, 1),
-            frames[:, :n_steps],
+            # No view, which would keep the steps behind a short clip in memory.
+            frames[:, :n_steps].contiguous(),
         )
 
     def _check(self, log_mel, min_frames):
-        if log_mel.ndim != 3 or log_mel.shape[1] == 0 or log_mel.shape[2] != _N_MELS:
-            raise ValueError(
-                f"log_mel has the shape {tuple(log_mel.shape)}; PSLA takes (n_clips, "
-                f"n_frames, {_N_MELS})"
-            )
+        check_log_mel(self, log_mel, _N_MELS)
         n_frames, needed = log_mel.shape[1], _LEAST_FRAMES[self.padding]
         if max(n_frames, min_frames or 0) < needed:
             raise ValueError(
                 f"log_mel has {n_frames} frames, and PSLA with "
                 f"padding={self.padding!r} needs {needed}: pass min_frames={needed}, "
-                "which follows them by silence"
+                "which fills them up as in training"
             )
 
     @staticmethod

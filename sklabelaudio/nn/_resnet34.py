@@ -5,6 +5,7 @@ import re
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ._checks import check_log_mel, get_weight
 from ._output import EncoderOutput
 
 _N_BLOCKS = (3, 4, 6, 3)
@@ -154,11 +155,7 @@ class ResNet34(nn.Module):
         ValueError
             If `log_mel` has not three dimensions, or no frames or bands.
         """
-        if log_mel.ndim != 3 or not all(log_mel.shape[1:]):
-            raise ValueError(
-                f"log_mel has the shape {tuple(log_mel.shape)}; ResNet34 takes "
-                "(n_clips, n_frames, n_mels), at least one of each"
-            )
+        check_log_mel(self, log_mel, None)
         image = log_mel.mT.unsqueeze(1).expand(-1, self.n_channels, -1, -1)
         image = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         for stage in range(1, len(_N_BLOCKS) + 1):
@@ -166,7 +163,7 @@ class ResNet34(nn.Module):
         embedding = image.mean((2, 3))
         return EncoderOutput(embedding, self.fc(embedding), frames=image.mean(dim=2).mT)
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Fold the first batch norm, in place."""
         _fold(self, "conv1", "bn1")
 
@@ -214,12 +211,10 @@ class ResNet34(nn.Module):
         >>> ResNet34.config_of(ResNet34(n_classes=7, width=8).state_dict())
         {'n_classes': 7, 'n_channels': 1, 'width': 8}
         """
-        first, last = state.get("conv1.weight"), state.get("fc.weight")
-        if first is None or last is None or first.ndim != 4:
-            raise ValueError(
-                "these are not the weights of a ResNet in torchvision's layout: there "
-                "is no 'conv1.weight' or 'fc.weight'"
-            )
+        first, last = (
+            get_weight(state, name, "a ResNet in torchvision's layout", n_axes=n_axes)
+            for name, n_axes in (("conv1.weight", 4), ("fc.weight", 2))
+        )
         matches = [match for name in state if (match := _CONVOLUTION.fullmatch(name))]
         counts = [
             sum(match[1] == str(stage) for match in matches) for stage in range(1, 5)
@@ -252,7 +247,7 @@ class _Block(nn.Module):
         image = self.relu(self.bn1(self.conv1(image)))
         return self.relu(self.bn2(self.conv2(image)) + shortcut)
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Fold the batch norms that are in no sequence, in place."""
         _fold(self, "conv1", "bn1")
         _fold(self, "conv2", "bn2")

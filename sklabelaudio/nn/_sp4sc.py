@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._checks import check_log_mel, get_weight
 from ._fold import fold_batch_norm
 from ._output import EncoderOutput
 
@@ -52,7 +53,8 @@ class SP4SC(nn.Module):
     Raises
     ------
     ValueError
-        If `channels` are not four, or there are too few mel bands for the poolings.
+        If `channels` are not four, `n_classes` is not positive, or there are too few
+        mel bands for the poolings.
 
     Notes
     -----
@@ -100,6 +102,8 @@ class SP4SC(nn.Module):
                 f"channels={channels!r}: pass {_N_BLOCKS} numbers of channels, one for "
                 "each block"
             )
+        if n_classes < 1:
+            raise ValueError(f"n_classes={n_classes} must be at least 1")
         if n_mels < _POOLED:
             raise ValueError(
                 f"n_mels={n_mels} is too few for {_N_BLOCKS} poolings: pass at least "
@@ -140,7 +144,7 @@ class SP4SC(nn.Module):
         ValueError
             If `log_mel` has another shape or too few frames.
         """
-        self._check(log_mel)
+        check_log_mel(self, log_mel, self.n_mels, shortest=_POOLED)
         image = self.bn0(log_mel.mT).mT.unsqueeze(1)
         # Pooling takes a third of the time where a map's channels lie side by side.
         x = image.to(memory_format=torch.channels_last)
@@ -151,18 +155,6 @@ class SP4SC(nn.Module):
         embedding = self.fc1(self.dropout(pooled)).relu()
         logits = self.fc2(self.dropout(embedding))
         return EncoderOutput(embedding, logits, frames=frames)
-
-    def _check(self, log_mel):
-        if log_mel.ndim != 3 or log_mel.shape[2] != self.n_mels:
-            raise ValueError(
-                f"log_mel has the shape {tuple(log_mel.shape)}; this SP4SC takes "
-                f"(n_clips, n_frames, {self.n_mels})"
-            )
-        if log_mel.shape[1] < _POOLED:
-            raise ValueError(
-                f"log_mel has {log_mel.shape[1]} frames; SP4SC needs {_POOLED} or more "
-                "for its poolings: put zeros behind the waveform of a shorter clip"
-            )
 
     def merge_batch_norm(self):
         """Make a copy for inference whose batch norms are merged into its filters.
@@ -181,7 +173,7 @@ class SP4SC(nn.Module):
         """
         return fold_batch_norm(copy.deepcopy(self))
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Replace the batch norm of the mel bands by its scale and shift, in place.
 
         The blocks have such a method of their own.
@@ -209,18 +201,19 @@ class SP4SC(nn.Module):
         ValueError
             If they are not the weights of an SP4SC.
         """
-        blocks = [f"conv{i}.ch_conv1.weight" for i in range(1, _N_BLOCKS + 1)]
-        for name in ("bn0.weight", *blocks, "fc2.weight"):
-            if name not in state or state[name].ndim == 0:
-                raise ValueError(
-                    f"there is no weight {name!r}, so these are not the weights of an "
-                    "SP4SC"
-                )
+
+        def shape_of(name, n_axes):
+            return get_weight(state, name, "an SP4SC", n_axes=n_axes).shape
+
+        merged = "conv1.sp_conv2.bias" in state
         return {
-            "n_classes": state["fc2.weight"].shape[0],
-            "n_mels": state["bn0.weight"].numel(),
-            "channels": tuple(state[name].shape[0] for name in blocks),
-            "merged": "conv1.sp_conv2.bias" in state,
+            "n_mels": shape_of("bn0.weight", 4 if merged else 1).numel(),
+            "channels": tuple(
+                shape_of(f"conv{i}.ch_conv1.weight", 4)[0]
+                for i in range(1, _N_BLOCKS + 1)
+            ),
+            "n_classes": shape_of("fc2.weight", 2)[0],
+            "merged": merged,
         }
 
 
@@ -258,7 +251,7 @@ class _SeparableBlock(nn.Module):
         )
         return F.avg_pool2d(self.bn(x).relu_(), 2)
 
-    def fold_batch_norm_(self):
+    def fold_(self):
         """Merge the batch norm into the two filters, in place."""
         if isinstance(self.bn, nn.Identity):
             return

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ._checks import check_log_mel
 from ._output import EncoderOutput
 
 _N_FRAMES = 96
@@ -112,11 +113,7 @@ class VGGish(nn.Module):
         ValueError
             If `log_mel` has not that shape.
         """
-        if log_mel.ndim != 3 or log_mel.shape[1:] != (_N_FRAMES, _N_MELS):
-            raise ValueError(
-                f"log_mel has shape {tuple(log_mel.shape)}, but VGGish takes "
-                f"(n_examples, {_N_FRAMES}, {_N_MELS}): cut longer clips in examples"
-            )
+        check_log_mel(self, log_mel, _N_MELS, shortest=_N_FRAMES, longest=_N_FRAMES)
         maps = self.features(log_mel.unsqueeze(1))
         # The weights were trained with the channels last.
         embedding = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))

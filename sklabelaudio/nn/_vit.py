@@ -6,6 +6,7 @@ from collections import OrderedDict
 from torch import nn
 
 from .._optional import import_optional_dependency
+from ._checks import get_weight
 from ._output import EncoderOutput
 
 N_MELS = 128
@@ -95,6 +96,14 @@ class PatchTransformer(nn.Module):
                     f"{name}={stride} with n_frames={n_frames}: strides start at 1, "
                     f"and there must be at least the {PATCH} frames of a patch"
                 )
+        for name, value in (
+            ("n_classes", n_classes),
+            ("embed_dim", embed_dim),
+            ("depth", depth),
+            ("num_heads", num_heads),
+        ):
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         if embed_dim % num_heads:
             raise ValueError(
                 f"num_heads={num_heads} must divide embed_dim={embed_dim} evenly"
@@ -186,27 +195,6 @@ def _run_last(layer, tokens):
     return special + layer.mlp(layer.layernorm_after(special))
 
 
-def check_log_mel(model, log_mel, shortest, longest):
-    """Refuse what is no log-mel of `model`, or of too few or too many frames."""
-    name = type(model).__name__
-    if log_mel.ndim != 3 or log_mel.shape[2] != N_MELS:
-        raise ValueError(
-            f"log_mel has the shape {tuple(log_mel.shape)}; {name} takes (n_clips, "
-            f"n_frames, {N_MELS})"
-        )
-    n_frames = log_mel.shape[1]
-    if n_frames < shortest:
-        raise ValueError(
-            f"log_mel has {n_frames} frames, and {name} needs {shortest}: put silence "
-            "behind shorter clips"
-        )
-    if n_frames > longest:
-        raise ValueError(
-            f"log_mel has {n_frames} frames, and the positions of this {name} end at "
-            f"{longest}: cut longer clips in windows"
-        )
-
-
 def convert_names(state):
     """Rename weights to those of `PatchTransformer`.
 
@@ -277,14 +265,3 @@ def measure(state, model):
         "depth": len(layers),
         "num_heads": max(embed_dim // _HEAD, 1),
     }
-
-
-def get_weight(state, name, model, *, n_axes):
-    """Return a weight, or say that these are not the weights of `model`."""
-    if name not in state:
-        problem = f"there is no weight {name!r}"
-    elif state[name].ndim != n_axes:
-        problem = f"the weight {name!r} has the shape {tuple(state[name].shape)}"
-    else:
-        return state[name]
-    raise ValueError(f"{problem}, so these are not the weights of {model}")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._checks import check_log_mel
 from ._output import EncoderOutput
 
 _N_FRAMES = 96
@@ -74,7 +75,7 @@ class YAMNet(nn.Module):
     >>> import torch
     >>> from sklabelaudio.nn import YAMNet
     >>> model = YAMNet().eval()
-    >>> embedding, logits, _ = model(torch.zeros(2, 96, 64))
+    >>> embedding, logits, *_ = model(torch.zeros(2, 96, 64))
     >>> embedding.shape, logits.shape
     (torch.Size([2, 1024]), torch.Size([2, 521]))
     """
@@ -120,12 +121,7 @@ class YAMNet(nn.Module):
         ValueError
             If `log_mel` has another shape.
         """
-        if log_mel.ndim != 3 or log_mel.shape[1:] != (_N_FRAMES, _N_MELS):
-            raise ValueError(
-                f"log_mel must have the shape (n_clips, {_N_FRAMES}, {_N_MELS}), and "
-                f"has {tuple(log_mel.shape)}: cut a longer log-mel in patches of "
-                f"{_N_FRAMES} frames"
-            )
+        check_log_mel(self, log_mel, _N_MELS, shortest=_N_FRAMES, longest=_N_FRAMES)
         activate = F.relu6 if self.relu6 else F.relu
         x = log_mel.unsqueeze(1)
         for block in self.blocks:

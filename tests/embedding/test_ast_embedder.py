@@ -10,6 +10,7 @@ import transformers
 from sklearn.base import clone
 
 from sklabelaudio import ASTEmbedder
+from sklabelaudio.embedding._ast import check_window
 from sklabelaudio.exceptions import CheckpointError
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 from sklabelaudio.nn import AST
@@ -107,6 +108,23 @@ def test_windows_can_be_as_long_as_the_positions_go(weights, waves):
         embedder.transform(waves)
 
 
+@pytest.mark.parametrize("name", ["ast", "passt"])
+def test_windows_are_measured_to_the_frame(name):
+    front_end = get_front_end(name)
+    rate, hop = front_end.sampling_rate, front_end.hop_length
+    border = front_end.min_samples
+    for n_samples in (*range(border, border + hop + 2), 10 * rate, 10 * rate + 1):
+        n_frames = len(front_end(np.zeros(n_samples, dtype=np.float32)))
+        check_window(n_samples / rate, front_end, n_frames)
+        with pytest.raises(ValueError, match=f"is {n_frames} frames"):
+            check_window(n_samples / rate, front_end, n_frames - 1)
+
+
+def test_a_window_of_a_year_is_refused_at_once(weights, waves):
+    with pytest.raises(CheckpointError, match=r"window=3\.15e\+07 s is"):
+        ASTEmbedder(weights, sampling_rate=RATE, window=3.15e7).fit(waves)
+
+
 @pytest.mark.parametrize(
     ("params", "told"),
     [
@@ -129,15 +147,15 @@ def test_random_weights_have_a_length_too(waves, monkeypatch):
 # Files.
 
 
-@pytest.fixture(scope="module")
-def hub_model():
-    config = transformers.ASTConfig(
-        hidden_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=256,
-        num_labels=5,
-    )
+def make_hub_model(**params):
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 256,
+        "num_labels": 5,
+    }
+    config = transformers.ASTConfig(**{**sizes, **params})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         model = transformers.ASTForAudioClassification(config).eval()
@@ -145,6 +163,64 @@ def hub_model():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
     return model
+
+
+@pytest.fixture(scope="module")
+def hub_model():
+    return make_hub_model()
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")  # of transformers
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_length": 1000},
+        {"num_attention_heads": 4},
+        {"frequency_stride": 12},
+        {"time_stride": 14},
+    ],
+)
+def test_sizes_that_weights_do_not_tell_are_read_beside_them(waves, tmp_path, params):
+    model = make_hub_model(**params)
+    model.save_pretrained(tmp_path)
+    embedder = ASTEmbedder(tmp_path, sampling_rate=RATE, output="logits")
+    rows = embedder.fit_transform(waves[3:4])
+    extractor = transformers.ASTFeatureExtractor(
+        max_length=params.get("max_length", 1024)
+    )
+    inputs = extractor(waves[3], sampling_rate=RATE, return_tensors="pt").input_values
+    with torch.inference_mode():
+        expected = model(inputs).logits.numpy()
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-3)
+    again = pickle.loads(pickle.dumps(embedder)).transform(waves[3:4])
+    np.testing.assert_array_equal(again, rows)
+
+
+def test_the_cache_knows_what_is_beside_the_weights(waves, tmp_path):
+    make_hub_model(num_attention_heads=4).save_pretrained(tmp_path)
+    embedder = ASTEmbedder(tmp_path, sampling_rate=RATE, cache=tmp_path / "cache")
+    before = embedder.fit_transform(waves[3:4])
+    record = tmp_path / "config.json"
+    settings = json.loads(record.read_text()) | {"num_attention_heads": 1}
+    record.write_text(json.dumps(settings))
+    after = embedder.fit_transform(waves[3:4])
+    assert not np.array_equal(before, after)
+    record.write_text("[]")
+    with pytest.raises(CheckpointError, match=r"config\.json.*settings by name"):
+        embedder.fit(waves)
+    np.testing.assert_array_equal(embedder.transform(waves[3:4]), after)
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(embedder.transform(waves[3:4]), after)
+
+
+@pytest.mark.parametrize("params", [{"hidden_act": "relu"}, {"patch_size": 8}])
+def test_networks_of_another_structure_are_refused(waves, tmp_path, params):
+    make_hub_model(**params).save_pretrained(tmp_path)
+    [(name, value)] = params.items()
+    with pytest.raises(
+        CheckpointError, match=f"another network, with {name}={value!r}"
+    ):
+        ASTEmbedder(tmp_path, sampling_rate=RATE).fit(waves)
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")  # of transformers

@@ -20,6 +20,7 @@ from sklabelaudio import (
     list_checkpoints,
 )
 from sklabelaudio.embedding._published import CHECKPOINTS
+from sklabelaudio.embedding._resolved import ResolvedCheckpoint
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 
 WIDTHS = {"mn04": 0.4, "mn05": 0.5, "mn10": 1, "mn20": 2, "mn30": 3, "mn40": 4}
@@ -107,6 +108,31 @@ def test_card_of_a_published_checkpoint(shared):
         "published": "AudioSet evaluation mAP 0.432 "
         "(https://github.com/fschmid56/EfficientAT)",
     }
+
+
+def test_card_of_a_file_with_other_classes_than_the_list_beside_it(tmp_path):
+    import torch
+
+    from sklabelaudio.nn import PSLA
+
+    torch.save(PSLA(200).state_dict(), tmp_path / "psla.pth")
+    rows = [f'{i},/m/{i},"Sound {i}"' for i in range(527)]
+    listing = "\n".join(["index,mid,display_name", *rows])
+    (tmp_path / "class_labels_indices.csv").write_text(listing)
+    embedder = PSLAEmbedder(tmp_path / "psla.pth", sampling_rate=16000)
+    embedder.set_params(output="logits").fit([[0.0]])
+    assert embedder.checkpoint_.labels is None
+    assert "classes " not in str(embedder.checkpoint_)
+    assert embedder.get_feature_names_out()[0] == "pslaembedder0"
+
+
+def test_multiply_adds_of_files_that_nobody_knows():
+    # Cnn14 and the one with scores over time have as many weights.
+    (cnn6,) = (r for r in CHECKPOINTS if r.name == "cnn6")
+    assert ResolvedCheckpoint("panns", n_parameters=80_753_615).multiply_adds is None
+    known = ResolvedCheckpoint("panns", n_parameters=cnn6.n_parameters)
+    assert known.multiply_adds == cnn6.multiply_adds
+    assert ResolvedCheckpoint("panns", n_parameters=1).multiply_adds is None
 
 
 def test_card_of_random_weights():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from sklabelaudio import PANNsEmbedder, list_checkpoints
 from sklabelaudio.embedding import _registry
@@ -221,24 +222,60 @@ def test_renamed_files_are_told_by_their_weights(files, waves, tmp_path, archite
     np.testing.assert_array_equal(rows, expected.fit_transform(waves[3:4]))
 
 
-def test_renamed_files_are_told_by_their_digest(files, waves, tmp_path, monkeypatch):
+@pytest.fixture
+def publish(files, monkeypatch):
+    """Callable: have a small file taken for the published one."""
+
+    def publish(architecture):
+        content = files.paths[architecture].read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+
+        def claim(record):
+            if record.name != architecture:
+                return record
+            (source,) = record.sources
+            return replace(record, sources=(replace(source, sha256=digest),))
+
+        records = tuple(claim(record) for record in _registry.CHECKPOINTS)
+        monkeypatch.setattr(_registry, "CHECKPOINTS", records)
+
+    return publish
+
+
+def test_renamed_files_are_told_by_their_digest(files, waves, tmp_path, publish):
     """If it is a published one: then it is certain."""
     path = tmp_path / "weights.pt"
     shutil.copy(files.paths[OVER_TIME], path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-
-    def claim(record):
-        if record.name != OVER_TIME:
-            return record
-        (source,) = record.sources
-        return replace(record, sources=(replace(source, sha256=digest),))
-
-    records = tuple(claim(record) for record in _registry.CHECKPOINTS)
-    monkeypatch.setattr(_registry, "CHECKPOINTS", records)
+    publish(OVER_TIME)
     embedder = PANNsEmbedder(path, sampling_rate=RATE)
     rows = embedder.fit_transform(waves[3:4])
     assert embedder.architecture_ == embedder.checkpoint_.name == OVER_TIME
     expected = encode(files, OVER_TIME, waves[3]).embedding.numpy()
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize(
+    ("file", "params", "taken_for"),
+    [
+        # A name for another rate, and a network that the weights would fit.
+        ("Cnn14_16k_mAP=0.438.pth", {}, "cnn14_16k"),
+        ("weights.pt", {"architecture": OVER_TIME}, OVER_TIME),
+    ],
+)
+def test_published_files_are_not_taken_for_others(
+    files, waves, tmp_path, publish, file, params, taken_for
+):
+    path = tmp_path / file
+    shutil.copy(files.paths["cnn14"], path)
+    publish("cnn14")
+    embedder = PANNsEmbedder(path, sampling_rate=RATE, **params)
+    told = f"published 'cnn14', and not of '{taken_for}': pass architecture='cnn14'"
+    with pytest.raises(CheckpointError, match=told):
+        embedder.fit(waves)
+    embedder.set_params(architecture="cnn14")
+    rows = embedder.fit_transform(waves[3:4])
+    assert embedder.sampling_rate_ == RATE
+    expected = encode(files, "cnn14", waves[3]).embedding.numpy()
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * expected.max())
 
 
@@ -282,6 +319,25 @@ def test_the_cache_knows_the_network(files, waves, tmp_path):
     ]
     assert not np.allclose(rows[0], rows[1])
     np.testing.assert_array_equal(rows[0], rows[2])
+
+
+def test_a_fit_that_fails_leaves_the_fitted_as_it_was(files, waves, tmp_path):
+    """And none of its rows in the cache under the name of the other network."""
+    path = tmp_path / "weights.pt"
+    shutil.copy(files.paths["cnn14"], path)
+    embedder = PANNsEmbedder(path, sampling_rate=RATE, cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match="device='none'"):
+        embedder.set_params(device="none").fit(waves)
+    with pytest.raises(NotFittedError):
+        embedder.set_params(device="auto").transform(waves)
+    embedder.fit(waves).set_params(architecture=OVER_TIME, device="none")
+    with pytest.raises(ValueError, match="device='none'"):
+        embedder.fit(waves)
+    assert embedder.architecture_ == "cnn14"
+    embedder.set_params(device="auto").transform(waves[3:4])
+    rows = clone(embedder).fit_transform(waves[3:4])
+    expected = clone(embedder).set_params(cache=None).fit_transform(waves[3:4])
+    np.testing.assert_array_equal(rows, expected)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_long_clips_are_cut_in_windows(small, waves):
     [("framewise_probabilities", "framewise"), ("framewise_embedding", "frames")],
 )
 def test_time_line(small, waves, output, field):
-    """The silence behind a short clip is no part of it."""
+    """What is behind a short clip is no part of it."""
     model, path = small
     embedder = PSLAEmbedder(path, sampling_rate=RATE, output=output)
     (rows,) = embedder.fit_transform([waves[3]])
@@ -120,7 +120,8 @@ def test_time_line(small, waves, output, field):
     np.testing.assert_allclose(np.diff(times), 0.32)
     # The middle of the first frame of 25 ms.
     assert times[0] == pytest.approx(200 / RATE)
-    shifted = clone(embedder).set_params(padding="tensorflow").fit(waves)
+    assert rows.flags.c_contiguous
+    shifted = clone(embedder).fit(waves).set_params(padding="tensorflow")
     np.testing.assert_allclose(shifted.frame_times(8), times + 0.03)
     (long,) = embedder.transform([waves[6]])
     times = embedder.frame_times(len(long), duration=len(waves[6]) / RATE)

@@ -18,6 +18,7 @@ from sklabelaudio.embedding._registry import (
     fetch_checkpoint,
     find_labels,
     get_checkpoint,
+    recognise_file,
     resolve_weights,
 )
 from sklabelaudio.feature_extraction._front_ends import get_front_end
@@ -427,6 +428,23 @@ def test_the_list_of_another_model(published, tmp_path):
     match = r"classes\.csv lists 3 classes, and 'small' has 2: .*Replace it"
     with pytest.raises(ValueError, match=match):
         resolve_weights(tmp_path / "net.pt", "yamnet")
+
+
+def test_a_checkpoint_whose_list_nobody_published_takes_no_others(tmp_path):
+    path = tmp_path / "checkpoints" / "fsd_mdl_wa.pth"
+    path.parent.mkdir()
+    path.write_bytes(b"net")
+    (path.parent / "class_labels_indices.csv").write_text(CLASSES)
+    resolved = resolve_weights("psla_fsd50k", "psla", data_home=tmp_path)
+    assert (resolved.name, resolved.labels) == ("psla_fsd50k", None)
+
+
+def test_a_file_whose_digest_is_known(published):
+    record = published()
+    path = published.web / "net.pt"
+    assert recognise_file(path) is record
+    path.write_bytes(b"other")
+    assert recognise_file(path) is None
 
 
 # The Hugging Face hub.

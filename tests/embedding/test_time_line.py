@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sklabelaudio import SP4SCEmbedder
 from sklabelaudio.embedding._time_line import TimeLine
 from sklabelaudio.embedding._windows import WindowPlan
 
@@ -11,10 +12,14 @@ RATE = 100
 HOP, STRIDE = 10, 4
 
 
-def make_line(*, length=400, hop=400, stride=STRIDE, first_centre=0.0):
-    front_end = SimpleNamespace(
-        sampling_rate=RATE, hop_length=HOP, first_centre=first_centre
+def make_front_end(first_centre=0.0):
+    return SimpleNamespace(
+        sampling_rate=RATE, hop_length=HOP, first_centre=first_centre, min_samples=40
     )
+
+
+def make_line(*, length=400, hop=400, stride=STRIDE, first_centre=0.0):
+    front_end = make_front_end(first_centre)
     n_steps = 10 if stride is None else None
     return TimeLine(
         WindowPlan(length, hop, "align"), front_end, stride=stride, n_steps=n_steps
@@ -37,7 +42,8 @@ def encode(line, n_samples, n_steps):
 @pytest.mark.parametrize("n_samples", [57, 400, 401, 650, 800, 1234, 4001])
 def test_steps_and_their_times_belong_together(stride, hop, n_samples):
     line = make_line(hop=hop, stride=stride)
-    windows = encode(line, n_samples, n_steps=10)
+    n_steps = 10 if stride is None else min(n_samples, 400) // 40
+    windows = encode(line, n_samples, n_steps)
     joined = line.join(windows, n_samples)
     times = line.times(len(joined), n_samples / RATE)
     np.testing.assert_allclose(joined[:, 0], times, rtol=1e-12)
@@ -61,8 +67,8 @@ def test_times_of_one_window_need_no_duration():
 
 
 def test_steps_of_strided_convolutions_are_centred_on_frames():
-    front_end = SimpleNamespace(sampling_rate=RATE, hop_length=HOP, first_centre=20.0)
-    line = TimeLine(WindowPlan(400, 400, "align"), front_end, stride=4, offset=0)
+    plan = WindowPlan(400, 400, "align")
+    line = TimeLine(plan, make_front_end(20.0), stride=4, offset=0)
     np.testing.assert_allclose(line.times(3, None), [0.2, 0.6, 1.0])
 
 
@@ -77,3 +83,40 @@ def test_another_clips_duration(n_frames):
     line = make_line(stride=None)  # of ten steps in each of two windows
     with pytest.raises(ValueError, match=f"n_frames={n_frames}: a clip of dur"):
         line.times(n_frames, 8.0)
+
+
+@pytest.mark.parametrize(("stride", "n_frames"), [(STRIDE, 9), (None, 9), (None, 11)])
+def test_another_clips_duration_within_a_window(stride, n_frames):
+    match = f"n_frames={n_frames}: a clip of duration=2 s has another number"
+    with pytest.raises(ValueError, match=match):
+        make_line(stride=stride).times(n_frames, 2.0)
+
+
+@pytest.mark.parametrize("output", ["frames", "framewise_embedding"])
+@pytest.mark.parametrize("n_over", [0, 1, 2, 3])
+def test_clips_that_are_about_a_window_long(output, n_over):
+    # Half a sample more than the window is a sample more once resampled to 44.1 kHz,
+    # and a window more.
+    clip = np.zeros(88200 + n_over, dtype=np.float32)
+    embedder = SP4SCEmbedder(None, sampling_rate=88200, output=output, window=1.0)
+    (row,) = embedder.fit_transform([clip])
+    times = embedder.frame_times(len(row), duration=len(clip) / 88200)
+    assert len(times) == len(row)
+    assert (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize("output", ["frames", "framewise_embedding"])
+@pytest.mark.parametrize(
+    ("n_frames", "duration", "match"),
+    [
+        (0, None, "n_frames=0 must be 1 or more"),
+        (1, 0.0, r"duration=0\.0 must be the clip's length"),
+        (1, float("nan"), "duration=nan must be the clip's length"),
+        (1, float("inf"), "duration=inf must be the clip's length"),
+    ],
+)
+def test_what_no_clip_has(output, n_frames, duration, match):
+    embedder = SP4SCEmbedder(None, sampling_rate=44100, output=output)
+    embedder.fit([np.zeros(1)])
+    with pytest.raises(ValueError, match=match):
+        embedder.frame_times(n_frames, duration=duration)

@@ -181,6 +181,37 @@ def test_sizes_are_read_off_official_weights(
     }
 
 
+def test_several_strides_are_not_guessed_from():
+    """As of the 998 frames of 10 s, or of 1000: they could be 1856 of another."""
+    model = AST(3, **SMALL | {"n_frames": 1000})
+    told = "1188 patches .* 10 with 1000 frames, 14 with 1856 frames.*strides"
+    with pytest.raises(ValueError, match=told):
+        AST.config_of(model.state_dict())
+
+
+@pytest.mark.parametrize("stride", [10, 12, 14, 16])
+def test_no_stride_is_told_that_is_not_the_models(stride):
+    """With as many frames as a power of two, or whatever makes the stride certain."""
+    rows = {10: 12, 12: 10, 14: 9, 16: 8}
+    n_told = 0
+    for n_frames in (64, 128, 256, 512, 1024, 2048, *range(16, 1300, 7)):
+        n_patches = rows[stride] * ((n_frames - 16) // stride + 1)
+        fitting = [n for n in rows.values() if n_patches % n == 0]
+        state = {
+            POSITIONS: torch.empty(1, n_patches + 2, 64, device="meta"),
+            "classifier.dense.weight": torch.empty(3, 64, device="meta"),
+            "encoder.layers.0.layernorm_before.bias": torch.empty(64, device="meta"),
+        }
+        is_power = n_frames & -n_frames == n_frames
+        if not is_power and len(fitting) > 1:
+            continue
+        sizes = AST.config_of(state)
+        assert sizes["time_stride"] == sizes["frequency_stride"] == stride
+        assert (sizes["n_frames"] - 16) // stride == (n_frames - 16) // stride
+        n_told += 1
+    assert n_told > 50
+
+
 # Beside transformers.
 
 
@@ -428,7 +459,7 @@ def test_other_shapes_are_refused(small, shape):
 
 @pytest.mark.parametrize(
     ("n_frames", "told"),
-    [(0, "log_mel has 0 frames, and AST needs 1"), (65, "65 frames.*AST end at 64")],
+    [(0, "0 frames.*AST takes 1 to 64: put"), (65, "65 frames.* 1 to 64: cut")],
 )
 def test_too_many_frames_and_none_are_refused(small, n_frames, told):
     with pytest.raises(ValueError, match=told):
@@ -442,13 +473,16 @@ def test_too_many_frames_and_none_are_refused(small, n_frames, told):
         ({"time_stride": 0}, "time_stride=0"),
         ({"frequency_stride": -1}, "frequency_stride=-1"),
         ({"num_heads": 3}, "num_heads=3 must divide embed_dim=128"),
+        ({"num_heads": 0}, "num_heads=0 must be at least 1"),
+        ({"depth": 0}, "depth=0 must be at least 1"),
+        ({"n_classes": 0}, "n_classes=0 must be at least 1"),
         ({"std": 0.0}, "std=0.0 must be positive"),
         ({"std": float("nan")}, "std=nan must be positive"),
     ],
 )
 def test_bad_parameters_are_refused(params, told):
     with pytest.raises(ValueError, match=told):
-        AST(3, **{**SMALL, **params})
+        AST(**{"n_classes": 3, **SMALL, **params})
 
 
 # Training.

@@ -127,7 +127,7 @@ def test_bad_width(width):
 
 @pytest.mark.parametrize("shape", [(100, 128), (2, 100, 64), (2, 0, 128), (2, 128)])
 def test_bad_log_mel(shape):
-    with pytest.raises(ValueError, match=r"takes \(n_clips, n_frames, 128\)"):
+    with pytest.raises(ValueError, match=r"takes (\(.*, n_frames, 128\)|1 or more)"):
         EfficientAT(0.1)(torch.zeros(shape))
 
 

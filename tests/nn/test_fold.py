@@ -109,7 +109,7 @@ def test_a_part_of_the_module_may_fold_its_own():
             first, second = self.convs
             return self.norm(first(x) + second(x))
 
-        def fold_batch_norm_(self):
+        def fold_(self):
             assert not self.training
             norm, self.norm = self.norm, nn.Identity()
             with torch.no_grad():

@@ -276,7 +276,7 @@ def test_frames_of_a_token_are_the_same(small):
 
 @pytest.mark.parametrize("n_frames", [0, 2051])
 def test_too_many_frames_and_none_are_refused(small, n_frames):
-    with pytest.raises(ValueError, match=f"log_mel has {n_frames} frames; HTSAT takes"):
+    with pytest.raises(ValueError, match=f"log_mel has {n_frames} frames; this HTSAT"):
         small(torch.zeros(1, n_frames, 64))
 
 

@@ -195,8 +195,11 @@ def test_sizes_of_other_weights_are_an_error(small):
     state = small.state_dict()
     with pytest.raises(ValueError, match=r"no 'attention\.head_weight'"):
         PSLA.config_of(EfficientAT(0.1).state_dict())
+    flat = state | {"trunk.stem.0.weight": torch.tensor(1.0)}
+    with pytest.raises(ValueError, match="not the weights of an EfficientNet"):
+        PSLA.config_of(flat)
     without = {k: v for k, v in state.items() if not k.startswith("trunk.blocks")}
-    with pytest.raises(ValueError, match="inner layers are missing"):
+    with pytest.raises(ValueError, match=r"no weight 'trunk\.blocks\.0\.project"):
         PSLA.config_of(without)
     other = state | {"trunk.head.0.weight": torch.zeros(100, 80, 1, 1)}
     with pytest.raises(ValueError, match=r"no width and depth .* 100 in the last"):
@@ -227,7 +230,7 @@ def test_bad_parameters(params, message):
     "shape", [(100, 128), (2, 100, 64), (2, 0, 128), (2, 1, 100, 128)]
 )
 def test_bad_log_mel(small, shape):
-    with pytest.raises(ValueError, match=r"log_mel .*\(n_clips, n_frames, 128\)"):
+    with pytest.raises(ValueError, match=r"log_mel .*(n_frames, 128\)|1 or more)"):
         small(torch.zeros(shape))
 
 
@@ -263,6 +266,9 @@ def test_short_clips_are_followed_by_the_spectrograms_zeros(small):
     # Steps that begin within the clip are those that are told of.
     torch.testing.assert_close(output.frames, expected.frames[:, :4])
     torch.testing.assert_close(output.framewise, expected.framewise[:, :4])
+    # Those behind it are not kept in memory.
+    for values in (output.frames, output.framewise):
+        assert values.untyped_storage().nbytes() == values.nbytes
     longer = run(small, filled, min_frames=100)
     assert torch.equal(longer.logits, expected.logits)
 
@@ -280,6 +286,24 @@ def test_steps_are_where_their_frames_are(padding):
         change = (run(model, sound).frames - before).abs().sum(dim=2)[0]
         centre = (change * torch.arange(20)).sum() / change.sum()
         assert centre == pytest.approx(step, abs=0.7)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
+def test_the_middle_of_a_step_is_where_it_is_told_to_be(padding):
+    """With filters that hear alike on both sides, to the frame."""
+    model = PSLA(**SMALL, padding=padding).eval()
+    with torch.no_grad():
+        for name, weight in model.trunk.named_parameters():
+            if "excite" in name:  # which hears the whole clip
+                weight.zero_()
+            elif weight.ndim == 4:
+                weight.fill_(1 / weight[0].numel())
+    log_mel = torch.zeros(1, 640, 128, dtype=torch.float64, requires_grad=True)
+    model.double()(log_mel).frames[0, 10].sum().backward()
+    heard = log_mel.grad[0].sum(dim=1)
+    middle = (heard * torch.arange(640)).sum() / heard.sum()
+    told = model.step_offset + 10 * model.frame_stride
+    assert middle.item() == pytest.approx(told, abs=1e-6)
 
 
 def test_a_clip_of_one_step_is_what_the_step_is(small):

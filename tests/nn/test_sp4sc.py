@@ -236,7 +236,7 @@ def test_sizes_are_read_off_the_weights(merged):
     assert SP4SC.config_of(SP4SC(**sizes).state_dict()) == sizes
     state = SP4SC().state_dict()
     state["bn0.weight"] = torch.tensor(1.0)
-    with pytest.raises(ValueError, match=r"no weight 'bn0\.weight'"):
+    with pytest.raises(ValueError, match=r"'bn0\.weight' has the shape \(\)"):
         SP4SC.config_of(state)
 
 
@@ -374,7 +374,7 @@ def test_other_shapes_are_refused(shape):
 
 @pytest.mark.parametrize("n_frames", [0, 15])
 def test_too_few_frames_are_refused(n_frames):
-    with pytest.raises(ValueError, match=f"log_mel has {n_frames} frames.*needs 16"):
+    with pytest.raises(ValueError, match=f"log_mel has {n_frames} frames.*takes 16"):
         SP4SC(3, **SMALL)(torch.zeros(2, n_frames, 20))
 
 
@@ -382,6 +382,11 @@ def test_too_few_frames_are_refused(n_frames):
 def test_other_numbers_of_blocks_are_refused(channels):
     with pytest.raises(ValueError, match=r"channels=\(.*pass 4 numbers"):
         SP4SC(channels=channels)
+
+
+def test_no_classes_are_refused():
+    with pytest.raises(ValueError, match="n_classes=0 must be at least 1"):
+        SP4SC(0)
 
 
 def test_too_few_mel_bands_are_refused():

@@ -384,13 +384,17 @@ def test_training_reaches_all_parameters(relu6, log_mel):
 
 
 @pytest.mark.parametrize(
-    "shape", [(96, 64), (1, 1, 96, 64), (1, 64, 96), (1, 95, 64), (1, 192, 64)]
+    ("shape", "told"),
+    [
+        ((96, 64), r"the shape \(96, 64\); this YAMNet takes .*, 64\)"),
+        ((1, 1, 96, 64), r"the shape \(1, 1, 96, 64\)"),
+        ((1, 64, 96), r"the shape \(1, 64, 96\)"),
+        ((1, 95, 64), "95 frames; this YAMNet takes 96: put silence"),
+        ((1, 192, 64), "192 frames; this YAMNet takes 96: cut .* of 96 frames"),
+    ],
 )
-def test_another_shape_is_an_error_that_says_which(shape):
-    message = rf"log_mel must have the shape \(n_clips, 96, 64\).* {shape}".replace(
-        str(shape), r"\(" + ", ".join(map(str, shape)) + r"\)"
-    )
-    with pytest.raises(ValueError, match=message):
+def test_another_shape_is_an_error_that_says_which(shape, told):
+    with pytest.raises(ValueError, match=f"log_mel has {told}"):
         YAMNet(2)(torch.zeros(shape))
 
 
