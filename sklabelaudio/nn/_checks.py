@@ -28,7 +28,7 @@ def check_log_mel(model, log_mel, n_mels, *, shortest=1, longest=None, window=No
     name = type(model).__name__
     shape = tuple(log_mel.shape)
     if n_mels is None:
-        bands, fits = "n_mels >= 1", shape[2:] > (0,)
+        bands, fits = "n_mels >= 1", all(shape[2:])
     else:
         bands, fits = n_mels, shape[2:] == (n_mels,)
     if len(shape) != 3 or not fits:
