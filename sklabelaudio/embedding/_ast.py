@@ -163,7 +163,8 @@ class ASTEmbedder(AudioEmbedder):
             raise
 
     def _plan(self, front_end):
-        return plan_segments(front_end, window=self.window, hop=self.hop)
+        # No more: there are positions for a window.
+        return plan_segments(front_end, window=self.window, hop=self.hop, slack=0)
 
 
 def check_window(window, front_end, longest):

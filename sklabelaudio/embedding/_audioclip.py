@@ -32,8 +32,8 @@ class AudioCLIPEmbedder(AudioEmbedder):
     {parameters}
     window : float, default=5.0
         Length of a window, in seconds; the authors' clips are of 5. A shorter clip
-        is taken as it is, a longer one in windows, of which the last ends with the
-        clip.
+        is taken as it is, up to 2 % more too, and a longer one in windows, of which
+        the last ends with the clip.
 
     Attributes
     ----------

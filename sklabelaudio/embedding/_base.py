@@ -78,7 +78,7 @@ class AudioEmbedder(
     # Name of the encoder in the registry.
     _encoder = None
     # Raised when the same weights and parameters come to give other numbers.
-    _revision = 1
+    _revision = 2
     # Parameters that decide what a row is, and those that the encoder is made ready
     # with; `transform` reads the others.
     _fingerprint_params = ("output", "pooling", "hop", "amp", "channel")
@@ -258,8 +258,8 @@ class AudioEmbedder(
                     f"{len(starts)} windows; pass the length of the clip that they "
                     "are of"
                 )
-            if plan.tail == "align":
-                length = min(length, n_samples)
+            if plan.tail == "align" and n_frames == 1:
+                length = n_samples
         return (starts + length / 2) / self.sampling_rate_
 
     @available_if(_gives_vectors)

@@ -22,8 +22,8 @@ class CLAPEmbedder(AudioEmbedder):
     Vectors of clips and of texts that describe them are near each other, so labels
     need no training: give the vectors to `PromptZeroShotClassifier` [1]_. A clip
     shorter than 10 s is repeated as often as it fits and followed by zeros, as in
-    training; a longer one is taken in windows, of which the last ends with the clip.
-    It needs the package transformers.
+    training; one longer than 10.2 s is taken in windows, of which the last ends with
+    the clip. It needs the package transformers.
 
     Parameters
     ----------

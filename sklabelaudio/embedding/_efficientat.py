@@ -17,8 +17,8 @@ class EfficientATEmbedder(AudioEmbedder):
 
     From 1 to 68 million weights, vectors of 384 to 3,840 values, scores of the 527
     classes of AudioSet; the smallest is as good as networks eighty times its size
-    [1]_. A clip is taken whole up to the length of a window, and longer ones in
-    windows, of which the last ends with the clip.
+    [1]_. A clip is taken whole up to the length of a window and 2 % more, and longer
+    ones in windows, of which the last ends with the clip.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ class HTSATEmbedder(AudioEmbedder):
     """Embed clips with HTS-AT, a hierarchical transformer trained on AudioSet.
 
     31 million weights, vectors of 768 values, scores of the 527 classes of AudioSet
-    [1]_. Longer clips than 10 s are taken in windows, of which the last ends with
+    [1]_. Longer clips than 10.2 s are taken in windows, of which the last ends with
     the clip. It needs the package transformers.
 
     Parameters

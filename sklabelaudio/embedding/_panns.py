@@ -65,7 +65,8 @@ class PANNsEmbedder(AudioEmbedder):
 
     5 to 81 million weights, vectors of 512 values (Cnn6 and Cnn10) or 2,048, scores of
     the 527 classes of AudioSet [1]_. A clip is taken whole up to the length of a
-    window, and longer ones in windows, of which the last ends with the clip.
+    window and 2 % more, and longer ones in windows, of which the last ends with the
+    clip.
 
     Parameters
     ----------

@@ -106,4 +106,5 @@ class PaSSTEmbedder(AudioEmbedder):
         return module
 
     def _plan(self, front_end):
-        return plan_segments(front_end, window=self.window, hop=self.hop)
+        # No more: there are positions for a window.
+        return plan_segments(front_end, window=self.window, hop=self.hop, slack=0)

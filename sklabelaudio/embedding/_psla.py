@@ -19,8 +19,9 @@ class PSLAEmbedder(AudioEmbedder):
     """Embed clips with PSLA, an EfficientNet with attention over time.
 
     13.6 million weights, vectors of 1,408 values, scores of the 527 classes of
-    AudioSet or the 200 of FSD50K, also over time, every 0.32 s [1]_. Longer clips
-    than a window are taken in windows, of which the last ends with the clip.
+    AudioSet or the 200 of FSD50K, also over time, every 0.32 s [1]_. Clips
+    longer than a window and 2 % more are taken in windows, of which the last ends with
+    the clip.
 
     Parameters
     ----------

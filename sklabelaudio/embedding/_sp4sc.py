@@ -19,8 +19,8 @@ class SP4SCEmbedder(AudioEmbedder):
 
     Vectors of 128 values, and scores of ten acoustic scenes such as park, tram and
     airport [1]_. A clip is of one scene, so its probabilities are the softmax of the
-    logits and sum to one. It is taken whole up to the length of a window, and longer
-    ones in windows, of which the last ends with the clip.
+    logits and sum to one. It is taken whole up to the length of a window and 2 %
+    more, and longer ones in windows, of which the last ends with the clip.
 
     Parameters
     ----------

@@ -49,6 +49,7 @@ class TimeLine:
 
     def __init__(self, plan, front_end, *, stride=None, n_steps=None, offset=None):
         self._plan = plan
+        self._longest = plan.length + plan.slack
         self._rate = front_end.sampling_rate
         self._min_samples = front_end.min_samples
         self._first = front_end.first_centre
@@ -103,7 +104,7 @@ class TimeLine:
         """
         if duration is None:
             step = None if self._stride is None else self._stride * self._hop
-            if step is None or (n_frames - 1) * step >= self._plan.length:
+            if step is None or (n_frames - 1) * step >= self._longest:
                 raise ValueError(
                     f"duration=None: when {n_frames} steps are depends on how long "
                     "the clip is; pass duration, its length in seconds"
@@ -126,7 +127,7 @@ class TimeLine:
         """Return how many steps a window may have: encoders round differently."""
         if self._stride is None:
             return [self._n_steps]
-        length = max(min(n_samples, self._plan.length), self._min_samples)
+        length = max(self._window_length(n_samples), self._min_samples)
         about = length // (self._stride * self._hop)
         return range(max(about - 1, 1), about + 3)
 
@@ -141,8 +142,12 @@ class TimeLine:
     def _centres_of_windows(self, n_steps, n_samples):
         """Return the middles of the windows' steps, ``(n_windows, n_steps)``."""
         starts = self._plan.starts(n_samples)
-        length = min(n_samples, self._plan.length)
+        length = self._window_length(n_samples)
         return starts[:, np.newaxis] + self._centres(n_steps, length)
+
+    def _window_length(self, n_samples):
+        """Return how long the windows of a clip are."""
+        return n_samples if n_samples <= self._longest else self._plan.length
 
     def _keep(self, centres, n_samples):
         """Return which steps of each window are kept."""

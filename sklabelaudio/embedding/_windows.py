@@ -22,12 +22,16 @@ class WindowPlan:
         taken as it is, otherwise it is filled up with zeros.
     n_together : int, default=1
         Windows cut in one piece, for models whose windows share spectrogram frames.
+    slack : int, default=0
+        A clip that is longer than a window by so many samples at most is taken whole,
+        with ``"align"``: a second window would hear the same once more.
     """
 
     length: int
     hop: int
     tail: str
     n_together: int = 1
+    slack: int = 0
 
     def cut(self, blocks):
         """Cut a clip.
@@ -51,7 +55,7 @@ class WindowPlan:
         for block in blocks:
             held = np.concatenate([held, block]) if held.size else block
             # A clip's end is cut otherwise, so that there must be more behind it.
-            while len(held) > piece:
+            while len(held) > piece + (self.slack if last is None else 0):
                 last = held[:piece]
                 yield last, self.n_together
                 held = held[step:]
@@ -82,7 +86,9 @@ class WindowPlan:
         ndarray of shape (n_windows,)
             The first sample of each window.
         """
-        n_over = max(n_samples - self.length, 0)
+        if n_samples <= self.length + self.slack:
+            return np.zeros(1, dtype=int)
+        n_over = n_samples - self.length
         n_more = -(-n_over // self.hop) if self.tail != "drop" else n_over // self.hop
         starts = self.hop * np.arange(1 + n_more)
         return np.minimum(starts, n_over) if self.tail == "align" else starts
@@ -133,7 +139,7 @@ def plan_patches(front_end, *, hop, default_hop, tail):
     )
 
 
-def plan_segments(front_end, *, window, hop):
+def plan_segments(front_end, *, window, hop, slack=0.02):
     """Plan windows of samples, each with a spectrogram of its own.
 
     Parameters
@@ -144,6 +150,8 @@ def plan_segments(front_end, *, window, hop):
         Length of a window, in seconds.
     hop : float or None
         Seconds from one window to the next; ``None`` is `window`.
+    slack : float, default=0.02
+        By how much of a window a clip may be longer to be taken whole.
 
     Returns
     -------
@@ -168,4 +176,6 @@ def plan_segments(front_end, *, window, hop):
             f"hop={hop:g} s must lie between one sample and the window's {window:g} s, "
             "so that every sound is heard"
         )
-    return WindowPlan(length=length, hop=step, tail="align")
+    return WindowPlan(
+        length=length, hop=step, tail="align", slack=round(slack * length)
+    )

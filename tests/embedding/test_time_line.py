@@ -52,6 +52,17 @@ def test_steps_and_their_times_belong_together(stride, hop, n_samples):
     assert np.diff(times, prepend=0).max() < 0.8
 
 
+@pytest.mark.parametrize("stride", [STRIDE, None])
+def test_times_of_a_clip_that_is_hardly_longer_than_a_window(stride):
+    n_steps = 10 if stride is None else None
+    plan = WindowPlan(400, 400, "align", slack=8)
+    line = TimeLine(plan, make_front_end(), stride=stride, n_steps=n_steps)
+    times = line.times(10, 4.08)
+    step = 0.408 if stride is None else 0.4
+    first = 0.204 if stride is None else 0.15
+    np.testing.assert_allclose(times, first + step * np.arange(10))
+
+
 def test_overlapping_windows_speak_up_to_the_middle_of_the_overlap():
     line = make_line(hop=200)
     windows = [np.full((10, 1), number) for number in range(3)]

@@ -44,6 +44,19 @@ def test_windows_are_those_of_the_whole_clip(tail, length, hop, n_together):
             assert cut_in_windows(plan, clip, block) == expected, (n, block)
 
 
+@pytest.mark.parametrize("block", [1, 3, 50])
+def test_a_clip_that_is_hardly_longer_is_taken_whole(block):
+    plan = WindowPlan(10, 6, "align", slack=2)
+    for n in range(1, 40):
+        clip = np.arange(1, n + 1, dtype=np.float32)
+        without = WindowPlan(10, 6, "align")
+        expected = [clip.tolist()] if n <= 12 else expected_windows(without, clip)
+        blocks = [clip[i : i + block] for i in range(0, n, block)]
+        windows = [samples.tolist() for samples, _ in plan.cut(blocks)]
+        assert windows == expected
+        assert plan.starts(n).tolist() == [window[0] - 1 for window in expected]
+
+
 @pytest.mark.parametrize("tail", ["pad", "align"])
 def test_no_sample_is_left_out(tail):
     for n in range(1, 60):
