@@ -1,16 +1,11 @@
 """The picture of how alike labels are to a text model."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
-from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 
-from ..exceptions import UnknownLabelError
+from ._label_vectors import embed_labels
 
 _MAX_PRINTED = 12  # rows or columns, above which the values are left out
 
@@ -104,7 +99,7 @@ class LabelSimilarityDisplay:
         """
         labels = list(labels)
         every_label = labels + list(column_labels or [])
-        embeddings = _embed(label_embedder, every_label)
+        embeddings = embed_labels(label_embedder, every_label)
         column_embeddings = None
         if column_labels is not None:
             column_embeddings = embeddings[len(labels) :]
@@ -268,24 +263,6 @@ class LabelSimilarityDisplay:
         self.ax_ = ax
         self.figure_ = ax.figure
         return self
-
-
-def _embed(label_embedder, labels):
-    if isinstance(label_embedder, Mapping):
-        unknown = [label for label in labels if label not in label_embedder]
-        if unknown:
-            raise UnknownLabelError(
-                unknown,
-                f"label_embedder has no vector for {unknown}: add them to the mapping "
-                "or leave the labels out",
-            )
-        return np.array([label_embedder[label] for label in labels])
-    if isinstance(label_embedder, BaseEstimator):
-        try:
-            check_is_fitted(label_embedder)
-        except NotFittedError:
-            label_embedder = clone(label_embedder).fit(labels)
-    return label_embedder.transform(labels)
 
 
 def _prepare(embeddings, labels, prefix, order):

@@ -29,16 +29,6 @@ class TransformOnly:
         return [MAPPING[label] for label in labels]
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
 def tick_labels(axis):
     return [tick.get_text() for tick in axis.get_ticklabels()]
 

@@ -26,16 +26,6 @@ class StandIn:
         return 0.5 + np.arange(n_frames) * HOP / RATE
 
 
-@pytest.fixture(autouse=True)
-def plt():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
 @pytest.fixture
 def parts():
     stand_in = StandIn()
