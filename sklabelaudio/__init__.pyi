@@ -9,12 +9,14 @@ from . import (
     metrics,
     model_selection,
     nn,
+    ontology,
     text,
 )
 from .audio import AudioLoader, check_audio, load_audio
 from .classification import (
     BilinearZeroShotClassifier,
     PromptZeroShotClassifier,
+    SPATagger,
     TaggerZeroShotClassifier,
 )
 from .datasets import fetch_esc50, load_esc50, make_sound_events
@@ -34,8 +36,22 @@ from .embedding import (
     list_checkpoints,
 )
 from .feature_extraction import LogMelExtractor, TemporalPooling
-from .inspection import LabelSimilarityDisplay, LogMelDisplay
-from .metrics import harmonic_mean_score
+from .inspection import (
+    EmbeddingProjectionDisplay,
+    LabelSimilarityDisplay,
+    LogMelDisplay,
+    OmAPLevelsDisplay,
+    TaggingDisplay,
+)
+from .metrics import (
+    d_prime_score,
+    harmonic_mean_score,
+    lwlrap_score,
+    make_omap_scorer,
+    mean_average_precision,
+    omap_levels,
+    omap_score,
+)
 from .model_selection import (
     CategoryPairSplit,
     FewShotSplit,
@@ -43,6 +59,7 @@ from .model_selection import (
     UnseenClassKFold,
     zero_shot_scorer,
 )
+from .ontology import AudioSetOntology, LabelGraph
 from .text import LabelTextEmbedder
 
 __version__: str
@@ -51,24 +68,30 @@ __all__ = [
     "ASTEmbedder",
     "AudioCLIPEmbedder",
     "AudioLoader",
+    "AudioSetOntology",
     "BilinearZeroShotClassifier",
     "CLAPEmbedder",
     "CategoryPairSplit",
     "EfficientATEmbedder",
     "EmbeddingCache",
+    "EmbeddingProjectionDisplay",
     "FewShotSplit",
     "HTSATEmbedder",
+    "LabelGraph",
     "LabelSimilarityDisplay",
     "LabelTextEmbedder",
     "LeaveClassesOut",
     "LogMelDisplay",
     "LogMelExtractor",
+    "OmAPLevelsDisplay",
     "PANNsEmbedder",
     "PSLAEmbedder",
     "PaSSTEmbedder",
     "PromptZeroShotClassifier",
     "SP4SCEmbedder",
+    "SPATagger",
     "TaggerZeroShotClassifier",
+    "TaggingDisplay",
     "TemporalPooling",
     "UnseenClassKFold",
     "VGGishEmbedder",
@@ -76,6 +99,7 @@ __all__ = [
     "audio",
     "check_audio",
     "classification",
+    "d_prime_score",
     "datasets",
     "embedding",
     "exceptions",
@@ -86,10 +110,16 @@ __all__ = [
     "list_checkpoints",
     "load_audio",
     "load_esc50",
+    "lwlrap_score",
+    "make_omap_scorer",
     "make_sound_events",
+    "mean_average_precision",
     "metrics",
     "model_selection",
     "nn",
+    "omap_levels",
+    "omap_score",
+    "ontology",
     "text",
     "zero_shot_scorer",
 ]

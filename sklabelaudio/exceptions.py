@@ -66,19 +66,19 @@ class CheckpointError(ValueError):
 
 
 class UnknownLabelError(ValueError):
-    """Labels without a vector: none of their words is known to the text model.
+    """Labels that a text model has no vector for, or that are not in a graph.
 
     Parameters
     ----------
     labels : list of str
-        Every label that has no vector.
+        Every label that is unknown.
     message : str
         The whole message, with the mend.
 
     Attributes
     ----------
     labels : list of str
-        Every label that has no vector.
+        Every label that is unknown.
     """
 
     def __init__(self, labels, message):

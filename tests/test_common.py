@@ -31,6 +31,7 @@ from sklabelaudio import (
     PromptZeroShotClassifier,
     PSLAEmbedder,
     SP4SCEmbedder,
+    SPATagger,
     TaggerZeroShotClassifier,
     TemporalPooling,
     VGGishEmbedder,
@@ -73,6 +74,7 @@ ESTIMATORS = [
     PromptZeroShotClassifier(VECTORS, multi_label=True, candidate_labels=LABELS),
     TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS)),
     TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS), method="conse"),
+    SPATagger(label_embedder=VECTORS, obce=False, random_state=0, device="cpu"),
 ]
 
 
@@ -113,6 +115,10 @@ OF_ANY_WIDTH = [
     PromptOfAnyWidth(multi_label=True, candidate_labels=list("abcde")),
     TaggerOfAnyWidth(LabelHash()),
     TaggerOfAnyWidth(LabelHash(), method="conse"),
+    SPATagger(
+        label_embedder=LabelHash(), obce=False, max_epochs=50, lr=0.01, random_state=0
+    ),
+    SPATagger(obce=False, alpha=0, max_epochs=50, lr=0.01, random_state=0),
 ]
 
 
@@ -156,7 +162,8 @@ CHECKS_OF_ONE_LABEL = [
 
 def takes_numbers(estimator):
     """Whether it takes scikit-learn's tables, of numbers and of any width."""
-    if isinstance(estimator, (PromptZeroShotClassifier, TaggerZeroShotClassifier)):
+    named = (PromptZeroShotClassifier, SPATagger, TaggerZeroShotClassifier)
+    if isinstance(estimator, named):  # whose labels' vectors set names or the width
         return False
     # The others differ from these by networks that take minutes.
     small = (EfficientATEmbedder, SP4SCEmbedder, YAMNetEmbedder)

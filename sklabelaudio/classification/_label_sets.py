@@ -30,10 +30,10 @@ def read_label_sets(y, candidates=None):
     ValueError
         If they are none of these, or the columns can't be named.
     """
-    rows = _read_rows(y)
-    if any(_is_label_list(row) for row in rows):
+    rows = read_rows(y)
+    if any(is_label_list(row) for row in rows):
         return np.unique([label for row in rows for label in row])
-    names = _column_names(y)
+    names = column_names(y)
     y = check_array(y, accept_sparse=True, dtype=None, ensure_2d=False, input_name="y")
     if y.ndim == 1:
         return read_labels(y)
@@ -55,7 +55,7 @@ def read_labels(y):
     return np.unique(y)
 
 
-def _read_rows(y):
+def read_rows(y):
     """Return the rows of y, none if they are numbers."""
     if issparse(y) or isinstance(y, (list, tuple)):
         return [] if issparse(y) else y
@@ -63,13 +63,13 @@ def _read_rows(y):
     return [] if y.dtype.kind in "biufc" else list(y)
 
 
-def _is_label_list(row):
+def is_label_list(row):
     return isinstance(row, (list, tuple, set, frozenset, np.ndarray)) and any(
         not isinstance(label, (Number, np.bool_)) for label in row
     )
 
 
-def _column_names(y):
+def column_names(y):
     names = list(getattr(y, "columns", ()))
     return names if names and all(isinstance(name, str) for name in names) else None
 

@@ -1,0 +1,368 @@
+"""How the estimators that train torch modules do so: by a skorch net, repeatably."""
+
+import copy
+import threading
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ..metrics import mean_average_precision, omap_score
+
+# torch's global generators are one for all threads.
+_drawing = threading.RLock()
+
+
+def draw_seed(random_state):
+    """Return a seed; for None from the system, so that no generator is moved.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        The parameter of an estimator.
+
+    Returns
+    -------
+    int
+        The seed.
+    """
+    if random_state is None:
+        return np.random.SeedSequence().entropy
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(np.iinfo(np.int32).max))
+    check_random_state(random_state)  # which says what is wrong with others
+    return int(random_state)
+
+
+@contextmanager
+def own_generators(seed, device):
+    """Have torch's global generators begin with a seed, and put them back after.
+
+    Parameters
+    ----------
+    seed : int
+        The seed.
+    device : torch.device
+        Where there is a generator beside that of the CPU.
+
+    Yields
+    ------
+    None
+    """
+    import torch
+
+    gpus = []
+    if device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    with _drawing, torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        for index in gpus:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
+
+
+def split_validation(indicator, indices, fraction, rng):
+    """Split clips in those to train with and those to watch the training by.
+
+    Parameters
+    ----------
+    indicator : ndarray of shape (n_clips, n_classes), dtype=bool
+        The labels of all clips.
+    indices : ndarray of int
+        The clips that are to be split.
+    fraction : float
+        Share of those to watch by.
+    rng : numpy.random.Generator
+        What is drawn from.
+
+    Returns
+    -------
+    training, validation : ndarray of int
+        The clips of each, sorted. No label loses its last clip to the validation, so
+        that there may be fewer of those than asked for.
+
+    Raises
+    ------
+    ValueError
+        If no clip can be spared.
+    """
+    n_wanted = max(round(fraction * len(indices)), 1)
+    left = indicator[indices].sum(axis=0)
+    chosen = []
+    for index in rng.permutation(indices).tolist():
+        if len(chosen) == n_wanted:
+            break
+        own = np.flatnonzero(indicator[index])
+        if (left[own] > 1).all() and own.size:
+            left[own] -= 1
+            chosen.append(index)
+    if not chosen:
+        raise ValueError(
+            f"validation_fraction={fraction:g} of {len(indices)} clips leaves none to "
+            "watch the training by, for each label has one clip only: add clips, or "
+            "set early_stopping=False"
+        )
+    return np.setdiff1d(indices, chosen), np.sort(chosen)
+
+
+def make_order(indices, rng, *, weights=None):
+    """Return the function that draws the order of an epoch.
+
+    Parameters
+    ----------
+    indices : ndarray of int
+        The clips.
+    rng : numpy.random.Generator
+        What is drawn from.
+    weights : ndarray of shape (n_indices,), default=None
+        How probable each clip is, drawn with replacement. ``None`` takes each once.
+
+    Returns
+    -------
+    callable
+        The function.
+    """
+    if weights is None:
+        return partial(rng.permutation, indices)
+    return partial(rng.choice, indices, len(indices), p=weights / weights.sum())
+
+
+def balance(indicator):
+    """Return how probable clips are to be, so that labels come up alike.
+
+    Parameters
+    ----------
+    indicator : ndarray of shape (n_clips, n_classes), dtype=bool
+        The labels of the clips.
+
+    Returns
+    -------
+    ndarray of shape (n_clips,)
+        For each clip the sum over its labels of one over the number of clips that have
+        them; for clips without labels the least of these.
+    """
+    shares = indicator @ (1 / np.maximum(indicator.sum(axis=0), 1))
+    least = shares[shares > 0].min(initial=1)
+    return np.where(shares > 0, shares, least)
+
+
+class Augmentation:
+    """What is done to the batches of training, with a generator of its own.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of what is drawn.
+    mixup_alpha : float
+        As of `mix_clips`; 0 mixes none.
+    stripes : bool or (int, int)
+        Widest stripes of bands and of frames that are blanked; ``True`` is an eighth
+        of the bands and a sixteenth of the frames.
+    roll : bool
+        Whether clips are rolled over time.
+    """
+
+    def __init__(self, seed, *, mixup_alpha=0.0, stripes=False, roll=False):
+        import torch
+
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mixup_alpha = mixup_alpha
+        self.stripes = stripes
+        self.roll = roll
+
+    def __call__(self, inputs, target, weights):
+        """Return inputs, labels and weights of a batch changed."""
+        from ..nn._augmentation import mask_stripes, mix_clips, roll_time
+
+        if self.roll:
+            inputs = roll_time(inputs, self.generator)
+        if self.mixup_alpha:
+            inputs, target, partners, shares = mix_clips(
+                inputs, target, self.mixup_alpha, self.generator
+            )
+            if weights is not None:
+                weights = shares * weights + (1 - shares) * weights[partners]
+        if self.stripes:
+            widest = self.stripes
+            if widest is True:
+                widest = (inputs.shape[2] // 8, inputs.shape[1] // 16)
+            inputs = mask_stripes(inputs, *widest, self.generator)
+        return inputs, target, weights
+
+
+def make_net(module, criterion, *, optimizer, lr, encoder_lr, device, verbose):
+    """Make a skorch net that trains a module which is there already.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What is trained. The names of the parameters of its encoder start with
+        ``encoder.``.
+    criterion : torch.nn.Module
+        The loss, of what the module returns and the targets.
+    optimizer : str or callable
+        Name of a class in `torch.optim`, or what makes an optimizer.
+    lr, encoder_lr : float
+        Learning rates, of which the latter is the encoder's; ``None`` is the same.
+    device : torch.device
+        Where to train.
+    verbose : bool
+        Whether a line is printed for each epoch.
+
+    Returns
+    -------
+    skorch.NeuralNet
+        The net.
+    """
+    from skorch import NeuralNet
+
+    options = {} if verbose else {"callbacks__print_log": None}
+    if encoder_lr is not None:
+        options["optimizer__param_groups"] = [("encoder.*", {"lr": encoder_lr})]
+    return NeuralNet(
+        module,
+        criterion,
+        optimizer=_find_optimizer(optimizer),
+        lr=lr,
+        device=device,
+        verbose=int(verbose),
+        # What it trains with is batches already.
+        dataset=_take_as_it_is,
+        iterator_train=_take_as_it_is,
+        iterator_valid=_take_as_it_is,
+        **options,
+    )
+
+
+def train(net, training, validation=None, *, max_epochs, callbacks=(), watch=None):
+    """Have a net train, from where it stands.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        The net.
+    training, validation : BatchLoader or None
+        Batches to train with, and to watch the training by.
+    max_epochs : int
+        How often to go through them at most.
+    callbacks : sequence
+        skorch's callbacks; they are copied first.
+    watch : callback, default=None
+        What scores the validation and stops early, see `make_watch`.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite any more.
+    """
+    from skorch.callbacks import ProgressBar
+
+    net.callbacks = [*(watch or ()), *copy.deepcopy(list(callbacks or ()))]
+    if net.verbose:
+        n_batches = training.n_batches + (validation.n_batches if validation else 0)
+        net.callbacks.append(ProgressBar(n_batches))
+    if net.initialized_:
+        net.initialize_callbacks()
+    net.train_split = None if validation is None else lambda _: (training, validation)
+    net.partial_fit(training, epochs=max_epochs)
+    losses = [row["train_loss"] for row in summarise(net.history)]
+    if not losses:
+        raise KeyboardInterrupt  # which skorch takes for the wish to stop training
+    if not np.isfinite(losses[-1]):
+        raise ValueError(
+            f"lr={net.lr:g} is too high for these clips, the loss is not finite: lower "
+            "it"
+        )
+
+
+def make_watch(score, distances, patience):
+    """Make the callbacks that score the validation after each epoch, and stop early.
+
+    Parameters
+    ----------
+    score : {"omap", "map"}
+        What is to improve: `omap_score` or `mean_average_precision`, over the classes
+        that have clips.
+    distances : ndarray of shape (n_classes, n_classes) or None
+        Distances between the classes, for ``"omap"``.
+    patience : int
+        Epochs without an improvement after which the training stops.
+
+    Returns
+    -------
+    list
+        skorch's callbacks. The weights at the end are those of the best epoch.
+    """
+    from skorch.callbacks import Callback, EarlyStopping
+
+    class Score(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            self.batches_ = []
+
+        def on_batch_end(self, net, batch=None, training=None, y_pred=None, **kwargs):
+            if not training:
+                target = batch[1][0] if isinstance(batch[1], tuple) else batch[1]
+                pair = (target, y_pred.logits)
+                self.batches_.append([part.cpu().numpy() for part in pair])
+
+        def on_epoch_end(self, net, **kwargs):
+            target, scores = map(np.concatenate, zip(*self.batches_, strict=True))
+            self.batches_ = []
+            if not np.isfinite(scores).all():
+                value = 0.0  # the loss says why
+            elif score == "map":
+                value = mean_average_precision(target, scores, zero_division=np.nan)
+            else:
+                value = omap_score(
+                    target, scores, distances=distances, zero_division=np.nan
+                )
+            net.history.record(f"valid_{score}", value)
+
+    stop = EarlyStopping(
+        f"valid_{score}", lower_is_better=False, patience=patience, load_best=True
+    )
+    return [("watch", Score()), ("early_stopping", stop)]
+
+
+def summarise(history):
+    """Return what was recorded of each epoch that came to its end, without batches.
+
+    Parameters
+    ----------
+    history : list of dict
+        The history of a skorch net.
+
+    Returns
+    -------
+    list of dict
+        Seconds, losses and scores by their names, for each epoch.
+    """
+    left_out = {"epoch", "batches", "train_batch_count", "valid_batch_count"}
+    return [
+        {
+            name: float(value)
+            for name, value in row.items()
+            if name not in left_out and not name.endswith("_best")
+        }
+        for row in history
+        if "train_loss" in row
+    ]
+
+
+def _take_as_it_is(data, *args, **kwargs):
+    return data
+
+
+def _find_optimizer(optimizer):
+    import torch
+
+    if not isinstance(optimizer, str):
+        return optimizer
+    found = getattr(torch.optim, optimizer, None)
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise ValueError(
+            f"optimizer={optimizer!r} is no optimizer of torch.optim: pass a name such "
+            "as 'AdamW' or 'SGD', or a class"
+        )
+    return found
