@@ -231,7 +231,7 @@ def test_files_of_the_authors_load(small, tmp_path, prefix, wrapper):
     config = PaSST.config_of(read_checkpoint(path))
     model = load_checkpoint(PaSST(**config), path).eval()
     log_mel = make_log_mel(1, 90, 128)
-    assert torch.equal(model(log_mel).logits, small(log_mel).logits)
+    torch.testing.assert_close(model(log_mel).logits, small(log_mel).logits)
 
 
 def test_files_in_half_precision_load(small, tmp_path):
@@ -248,7 +248,7 @@ def test_its_own_state_dict_loads(small, tmp_path):
     config = PaSST.config_of(read_checkpoint(tmp_path / "own.pt"))
     model = load_checkpoint(PaSST(**config), tmp_path / "own.pt").eval()
     log_mel = make_log_mel(1, 90, 128)
-    assert torch.equal(model(log_mel).logits, small(log_mel).logits)
+    torch.testing.assert_close(model(log_mel).logits, small(log_mel).logits)
 
 
 @pytest.mark.parametrize(
@@ -350,16 +350,17 @@ def test_a_clip_does_not_depend_on_the_others(small):
         among_others = small(log_mel[[2, 0, 2]])
     for stage in ("embedding", "logits"):
         first, second = getattr(among, stage), getattr(among_others, stage)
-        assert torch.equal(first[[2, 0]], second[:2])
-        assert not torch.equal(first[0], first[2])
+        # With several threads torch's kernels add up in other orders.
+        torch.testing.assert_close(first[[2, 0]], second[:2], rtol=0, atol=1e-5)
+        assert not torch.allclose(first[0], first[2], rtol=0, atol=1e-3)
 
 
-def test_made_ready_for_inference_it_gives_the_same_bits(small):
+def test_made_ready_for_inference_it_gives_the_same(small):
     model = copy.deepcopy(small)
     replace_pointwise(fold_batch_norm(model))
     model.to(memory_format=torch.channels_last)
     log_mel = make_log_mel(2, 64, 128)
-    assert torch.equal(model(log_mel).logits, small(log_mel).logits)
+    torch.testing.assert_close(model(log_mel).logits, small(log_mel).logits)
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_patchout_leaves_evaluation_as_it_is(small):
     state = torch.get_rng_state()
     for n_frames in (90, 40):
         log_mel = make_log_mel(2, n_frames, 128)
-        assert torch.equal(model(log_mel).logits, small(log_mel).logits)
+        torch.testing.assert_close(model(log_mel).logits, small(log_mel).logits)
     assert torch.equal(torch.get_rng_state(), state)
 
 
