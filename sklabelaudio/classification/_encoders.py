@@ -37,17 +37,6 @@ _ENCODERS = {
     **_PANNS,
 }
 ENCODER_NAMES = tuple(sorted(_ENCODERS))
-# A weight that tells one of PANNs from those below it.
-_PANNS_BY_WEIGHT = {
-    "pre_conv0.weight": "wavegram_logmel_cnn14",
-    "conv_block_after1.conv1.weight": "resnet38",
-    "conv_block6.conv2.weight": "cnn14",
-    "conv_block4.conv2.weight": "cnn10",
-    "conv_block4.conv1.weight": "cnn6",
-}
-# A constant of PANNs' front end, which has a row for each frequency.
-_PANNS_CONSTANT = "logmel_extractor.melW"
-_N_FREQUENCIES_16K = 257
 
 
 @dataclass(frozen=True)
@@ -236,10 +225,10 @@ def _read_sizes(encoder, known, path):
     from ..nn._checkpoint import read_checkpoint
 
     state = read_checkpoint(path)
-    if encoder == "panns":
-        known = _recognise_panns(state, path)
-    cls = getattr(nn, known.module)
     try:
+        if encoder == "panns":
+            known = _recognise_panns(state)
+        cls = getattr(nn, known.module)
         if hasattr(cls, "width_of"):
             return known, {"width": cls.width_of(state), **_count_classes(state)}
         return known, cls.config_of(state)
@@ -252,20 +241,16 @@ def _count_classes(state):
     return {"n_classes": len(state["classifier.5.bias"])}
 
 
-def _recognise_panns(state, path):
-    found = [name for weight, name in _PANNS_BY_WEIGHT.items() if weight in state]
-    if not found:
-        raise CheckpointError(path, "it has the weights of none of the PANNs")
-    if found[0] != "cnn14":
-        return _PANNS[found[0]]
-    if _PANNS_CONSTANT not in state:
-        raise CheckpointError(
-            path,
+def _recognise_panns(state):
+    from ..nn._panns_files import tell_architecture
+
+    architecture = tell_architecture(state)
+    if architecture is None:
+        raise ValueError(
             "it is a Cnn14 without the constants of the authors' front end, which "
-            "would tell its sampling rate: pass encoder='cnn14' or 'cnn14_16k'",
+            "would tell its sampling rate: pass encoder='cnn14' or 'cnn14_16k'"
         )
-    is_16k = len(state[_PANNS_CONSTANT]) == _N_FREQUENCIES_16K
-    return _PANNS["cnn14_16k" if is_16k else "cnn14"]
+    return _PANNS[architecture]
 
 
 def _patchout_params(encoder, patchout):

@@ -16,9 +16,7 @@ from ._windows import plan_segments
 _FRAMEWISE = ("framewise_embedding", "framewise_probabilities")
 _DEFAULT = "cnn14"
 _OVER_TIME = "cnn14_decision_level_max"
-# Constants of the front end in the authors' files. Of the one at 32 kHz they have 513
-# frequencies, at 16 kHz 257.
-_CONSTANTS = ("spectrogram_extractor.stft.conv_real.weight", "logmel_extractor.melW")
+# Frequencies of the front end whose constants are in the authors' files.
 _N_FREQUENCIES = {"panns_32k": 513, "panns_wavegram": 513, "panns_16k": 257}
 
 
@@ -47,14 +45,6 @@ _ARCHITECTURES = {
     "wavegram_logmel_cnn14": _Architecture(
         "WavegramLogmelCnn14", "Wavegram_Logmel_Cnn14_mAP=0.439.pth", "panns_wavegram"
     ),
-}
-# A weight that tells an architecture from those below it.
-_BY_WEIGHT = {
-    "pre_conv0.weight": "wavegram_logmel_cnn14",
-    "conv_block_after1.conv1.weight": "resnet38",
-    "conv_block6.conv2.weight": "cnn14",
-    "conv_block4.conv2.weight": "cnn10",
-    "conv_block4.conv1.weight": "cnn6",
 }
 _BY_FILE = {known.file: name for name, known in _ARCHITECTURES.items()}
 
@@ -264,12 +254,13 @@ class PANNsEmbedder(AudioEmbedder):
 
     def _make_module(self, state):
         from .. import nn
+        from ..nn._panns_files import count_frequencies
 
         known = _ARCHITECTURES[self.architecture_]
         cls = getattr(nn, known.module)
         if state is None:
             return cls(**known.params)
-        n_frequencies = _count_frequencies(state)
+        n_frequencies = count_frequencies(state)
         if n_frequencies not in (None, _N_FREQUENCIES[known.front_end]):
             raise ValueError(
                 f"the front end in it has {n_frequencies} frequencies, and that of "
@@ -292,25 +283,19 @@ class PANNsEmbedder(AudioEmbedder):
 def _recognise(path):
     """Tell an architecture from the weights in a file."""
     from ..nn._checkpoint import read_checkpoint
+    from ..nn._panns_files import tell_architecture
 
-    state = read_checkpoint(path)
-    found = [name for weight, name in _BY_WEIGHT.items() if weight in state]
-    if not found:
-        raise CheckpointError(path, "it has the weights of none of the PANNs")
-    if found[0] != "cnn14":
-        return found[0]
-    n_frequencies = _count_frequencies(state)
-    for name in ("cnn14", "cnn14_16k"):
-        if n_frequencies == _N_FREQUENCIES[_ARCHITECTURES[name].front_end]:
-            return name
-    raise CheckpointError(
-        path,
-        "it is a Cnn14 without the constants of the authors' front end, which would "
-        "tell its sampling rate. Pass architecture='cnn14', 'cnn14_16k' or "
-        f"{_OVER_TIME!r}",
-    )
-
-
-def _count_frequencies(state):
-    """Return the number of frequencies of the front end in a file, or None."""
-    return next((len(state[name]) for name in _CONSTANTS if name in state), None)
+    try:
+        architecture = tell_architecture(read_checkpoint(path))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(path, str(error)) from error
+    if architecture is None:
+        raise CheckpointError(
+            path,
+            "it is a Cnn14 without the constants of the authors' front end, which "
+            "would tell its sampling rate. Pass architecture='cnn14', 'cnn14_16k' or "
+            f"{_OVER_TIME!r}",
+        )
+    return architecture

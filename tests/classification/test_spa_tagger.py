@@ -354,6 +354,7 @@ def test_no_thresholds_for_one_label_a_clip():
 
 def test_fits_are_repeatable_and_leave_global_generators_alone():
     X, y = make_clips()
+    # The global generator is looked at to show that it is left alone.
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     torch_state = torch.random.get_rng_state()
     params = {"mixup_alpha": 0.3, "early_stopping": True, "max_epochs": 3}

@@ -280,6 +280,7 @@ def test_validation_needs_clips_to_spare():
 def test_seeds():
     assert draw_seed(3) == 3
     assert draw_seed(np.random.RandomState(0)) == draw_seed(np.random.RandomState(0))
+    # The global generator is looked at to show that it is left alone.
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     assert draw_seed(None) != draw_seed(None)
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002

@@ -192,6 +192,7 @@ def test_tsne_keeps_neighbours_together():
 
 def test_a_random_state_repeats_the_picture():
     embeddings, _ = make_clusters()
+    # The global generator is looked at to show that it is left alone.
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = (
         EmbeddingProjectionDisplay.from_embeddings(embeddings, random_state=3)

@@ -210,6 +210,7 @@ def test_building_is_repeatable(case):
         torch.manual_seed(seed)
         return case.make().state_dict(), torch.get_rng_state()
 
+    # The global generator is looked at to show that it is left alone.
     untouched = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         (first, after), (same, after_same), (other, _) = map(build, (3, 3, 4))
