@@ -44,6 +44,10 @@ class EfficientAT(nn.Module):
         Number of classes.
     dropout : float, default=0.2
         Probability of dropout before the last layer, in training.
+    batch_norm_momentum : float, default=0.01
+        Share of a batch in the running statistics of the batch norms, which evaluation
+        goes by. The default is the authors', who train for hundreds of thousands of
+        batches. Take 0.1 to train from scratch for some hundreds.
 
     Attributes
     ----------
@@ -68,9 +72,7 @@ class EfficientAT(nn.Module):
     trained on another log-mel, and give nonsense with this one.
 
     The pooling is over the whole clip, so zeros behind a clip change its result: batch
-    clips of equal length only. The running statistics of the batch norms follow slowly
-    (momentum 0.01): after a short training from scratch, evaluate only once they have
-    been recomputed.
+    clips of equal length only.
 
     References
     ----------
@@ -91,7 +93,7 @@ class EfficientAT(nn.Module):
     frame_stride = 32
     step_offset = 0
 
-    def __init__(self, width=1.0, n_classes=527, dropout=0.2):
+    def __init__(self, width=1.0, n_classes=527, dropout=0.2, batch_norm_momentum=0.01):
         if not width > 0:
             raise ValueError(f"width={width} must be positive")
         super().__init__()
@@ -113,7 +115,7 @@ class EfficientAT(nn.Module):
         )
         self.n_components = n_components
         self.n_classes = n_classes
-        self._initialize()
+        self._initialize(batch_norm_momentum)
 
     def forward(self, log_mel):
         """Embed and tag clips.
@@ -198,7 +200,7 @@ class EfficientAT(nn.Module):
             f"features.{len(_BLOCKS) + 1}, {hidden} in classifier.2"
         )
 
-    def _initialize(self):
+    def _initialize(self, momentum):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 # By what comes in: what goes out says nothing of depthwise layers.
@@ -206,6 +208,8 @@ class EfficientAT(nn.Module):
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
 
 
 class _InvertedResidual(nn.Module):
@@ -264,7 +268,7 @@ class _Gate(nn.Module):
 def _convolution(n_in, n_out, kernel, *, stride=1, groups=1, activation=None):
     layers = [
         nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(n_out, eps=0.001, momentum=0.01),
+        nn.BatchNorm2d(n_out, eps=0.001),
     ]
     if activation is not None:
         layers.append(activation(inplace=True))

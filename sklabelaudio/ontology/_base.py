@@ -37,7 +37,7 @@ class BaseLabelGraph:
         ids : sequence of str, default=()
             Other names of the nodes, in the order of `names`.
         """
-        self._names = names
+        self._names = [str(name) for name in names]  # numpy's strings among them
         self._edges = edges
         self._weights = weights
         self._is_whole = weights is None or is_whole(weights)
@@ -119,12 +119,44 @@ class BaseLabelGraph:
         ValueError
             If no path leads to it from a top.
         """
-        if not isinstance(label, str):
-            raise TypeError(
-                f"label={label!r} is a {type(label).__name__}: pass one label"
-            )
-        (node,) = self._find([label], "label")
-        return self._climb(node)
+        return self._climb(self._find_one(label))
+
+    def ancestors(self, label):
+        """Return the labels above a label, on all ways up.
+
+        What is true of a clip besides its label: a bark is a dog's, and an animal's.
+
+        Parameters
+        ----------
+        label : str
+            The label.
+
+        Returns
+        -------
+        list of str
+            Parents first, then theirs; none twice. Empty for a top.
+
+        Raises
+        ------
+        UnknownLabelError
+            If the label is not in the graph.
+        ValueError
+            If the graph is made from distances, so that nothing is above a label.
+        """
+        start = self._find_one(label)
+        self._check_edges()
+        parents = {}
+        for parent, child in self._edges:
+            parents.setdefault(child, []).append(parent)
+        reached, queue = {start}, deque([start])
+        above = []
+        while queue:
+            for parent in parents.get(queue.popleft(), ()):
+                if parent not in reached:
+                    reached.add(parent)
+                    above.append(self._names[parent])
+                    queue.append(parent)
+        return above
 
     def describe(self, labels=None, how="path"):
         """Return a text for each label, for a text model to embed.
@@ -159,7 +191,7 @@ class BaseLabelGraph:
            Description", ICASSP 2024, section 3.1.
         """
         describers = self._describers()
-        if how not in describers:
+        if not isinstance(how, str) or how not in describers:
             known = ", ".join(map(repr, describers))
             raise ValueError(f"how={how!r} is none of {known}")
         if labels is None:
@@ -188,7 +220,11 @@ class BaseLabelGraph:
         # Back and forth the same lengths are added in another order, and rounded.
         return np.minimum(distances, distances.T)
 
+    def _check_edges(self):
+        """Raise if the graph knows distances only; subclasses override it."""
+
     def _climb(self, node):
+        self._check_edges()
         if node not in self._first_parents:
             raise ValueError(
                 f"no path leads down to {self._names[node]!r}: the edges above it go "
@@ -205,6 +241,14 @@ class BaseLabelGraph:
         nodes = self._find(labels, name)
         check_distinct([self._names[node] for node in nodes], name)
         return nodes
+
+    def _find_one(self, label):
+        if not isinstance(label, str):
+            raise TypeError(
+                f"label={label!r} is a {type(label).__name__}: pass one label"
+            )
+        (node,) = self._find([label], "label")
+        return node
 
     def _find(self, labels, name):
         """Return the positions of labels among the nodes."""

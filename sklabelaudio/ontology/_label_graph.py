@@ -179,13 +179,12 @@ class LabelGraph(BaseLabelGraph):
             return super()._measure(nodes)
         return self._matrix[np.ix_(nodes, nodes)]
 
-    def _climb(self, node):
+    def _check_edges(self):
         if self._matrix is not None:
             raise ValueError(
                 f"{self!r} was made from distances, so nothing is above a label: make "
                 "it from edges, or describe labels with how='label' or 'prompt'"
             )
-        return super()._climb(node)
 
 
 def _read_parents(child, above):
@@ -248,6 +247,7 @@ def _check_length(length, index):
 
 
 def _check_distances(distances, labels):
+    names = list(getattr(distances, "columns", ()))
     distances = check_array(distances, dtype=np.float64, input_name="distances")
     shape = (len(labels), len(labels))
     if distances.shape != shape:
@@ -255,6 +255,7 @@ def _check_distances(distances, labels):
             f"distances has the shape {distances.shape} for {len(labels)} labels: it "
             f"must be {shape}, a row and a column for each label"
         )
+    _check_names(names, labels)
     tolerance = _TOLERANCE * distances.max()
     _check_negative(distances, labels, tolerance)
     (diagonal,) = np.nonzero(np.diagonal(distances) > tolerance)
@@ -275,6 +276,18 @@ def _check_distances(distances, labels):
     distances = (distances + distances.T) / 2
     np.fill_diagonal(distances, 0.0)
     return distances.clip(min=0.0)
+
+
+def _check_names(names, labels):
+    """Raise if a DataFrame has its labels in another order."""
+    if not all(isinstance(name, str) for name in names):
+        return
+    for column, (name, label) in enumerate(zip(names, labels, strict=False)):
+        if name != label:
+            raise ValueError(
+                f"distances names column {column} {name!r}, and labels {label!r}: "
+                "bring both in one order"
+            )
 
 
 def _check_negative(distances, labels, tolerance):

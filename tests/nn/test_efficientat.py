@@ -155,14 +155,15 @@ def test_training():
         assert parameter.grad.any(), name
 
 
-def test_batch_norms_follow_slowly():
-    model = EfficientAT(0.1)
+@pytest.mark.parametrize("momentum", [None, 0.1])
+def test_batch_norms_follow_as_told_and_else_slowly(momentum):
+    model = EfficientAT(0.1, **({"batch_norm_momentum": momentum} if momentum else {}))
     convolution, norm = model.features[0][:2]
     log_mel = torch.randn(4, 64, 128)
     model(log_mel)
     with torch.no_grad():
         mean = convolution(log_mel.transpose(1, 2)[:, None]).mean((0, 2, 3))
-    torch.testing.assert_close(norm.running_mean, 0.01 * mean)
+    torch.testing.assert_close(norm.running_mean, (momentum or 0.01) * mean)
 
 
 def test_untrained_model_passes_its_input_on():

@@ -96,6 +96,37 @@ def test_path_is_the_first_of_the_shortest(seed):
         assert graph.path(label) == expected
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_ancestors_are_all_that_a_label_can_be_reached_from(seed):
+    rng = np.random.default_rng(seed)
+    children, parents = np.nonzero(np.tril(rng.random((30, 30)) < 0.08, -1))
+    edges = [(f"n{p}", f"n{c}") for p, c in zip(parents, children, strict=True)]
+    graph = LabelGraph(edges)
+    step = np.zeros((30, 30), dtype=bool)
+    step[parents, children] = True
+    reach = step.copy()
+    for _ in range(30):
+        reach |= reach @ step
+    for label in graph.labels:
+        above = graph.ancestors(label)
+        assert sorted(above) == sorted(
+            f"n{k}" for k in np.flatnonzero(reach[:, int(label[1:])])
+        )
+        assert len(set(above)) == len(above)
+
+
+def test_ancestors_begin_with_the_nearest():
+    ways = ["all thing", "thing tool", "thing engine", "tool saw", "engine saw"]
+    graph = LabelGraph([way.split() for way in ways])
+    assert graph.ancestors("saw") == ["tool", "engine", "thing", "all"]
+    assert graph.ancestors("all") == []
+
+
+def test_ancestors_in_a_circle_hold_the_others_once():
+    graph = LabelGraph([("a", "b"), ("b", "c"), ("c", "a")])
+    assert graph.ancestors("a") == ["c", "b"]
+
+
 def test_labels_choose_and_order():
     graph = LabelGraph(EDGES, labels=["rain", "dog"])
     assert graph.labels == ["rain", "dog"]
@@ -290,12 +321,13 @@ def test_unknown_labels_are_named_with_the_nearest(ask):
         ask([f"x{index}" for index in range(10)])
 
 
-def test_unknown_label_of_a_path():
+@pytest.mark.parametrize("ask", [LabelGraph(EDGES).path, LabelGraph(EDGES).ancestors])
+def test_unknown_label_of_a_path(ask):
     match = r"label names 'dag' \(did you mean 'dog'\?\)"
     with pytest.raises(UnknownLabelError, match=match):
-        LabelGraph(EDGES).path("dag")
+        ask("dag")
     with pytest.raises(TypeError, match=r"label=\['dog'\] is a list: pass one label"):
-        LabelGraph(EDGES).path(["dog"])
+        ask(["dog"])
 
 
 @pytest.mark.parametrize(
@@ -433,13 +465,38 @@ def test_distances_that_are_none(matrix, match):
 
 def test_distances_have_no_paths():
     graph = LabelGraph.from_distances(MATRIX, NAMES)
-    for ask in (lambda: graph.path("dog"), graph.describe):
+    for ask in (
+        lambda: graph.path("dog"),
+        lambda: graph.ancestors("dog"),
+        graph.describe,
+    ):
         with pytest.raises(ValueError, match=r"made from distances.* how='label' or"):
             ask()
 
 
 def test_a_description_that_there_is_not():
-    for how in ("definition", "Path"):
-        match = f"how='{how}' is none of 'label', 'prompt', 'path'$"
+    for how in ("definition", "Path", ["path"], None):
+        match = f"how={re.escape(repr(how))} is none of 'label', 'prompt', 'path'$"
         with pytest.raises(ValueError, match=match):
             LabelGraph(EDGES).describe(how=how)
+
+
+def test_distances_whose_columns_have_other_names():
+    frame = pd.DataFrame(MATRIX, index=NAMES, columns=NAMES)
+    same = LabelGraph.from_distances(frame, NAMES)
+    np.testing.assert_array_equal(same.distances(), MATRIX)
+    numbered = LabelGraph.from_distances(pd.DataFrame(MATRIX), NAMES)
+    np.testing.assert_array_equal(numbered.distances(), MATRIX)
+    first, last = NAMES[0], NAMES[-1]
+    match = f"distances names column 0 '{first}', and labels '{last}': bring both in"
+    with pytest.raises(ValueError, match=match):
+        LabelGraph.from_distances(frame, NAMES[::-1])
+    with pytest.raises(ValueError, match=r"shape \(3, 3\) for 2 labels"):
+        LabelGraph.from_distances(frame, NAMES[:2])
+
+
+def test_numpy_strings_become_plain_ones():
+    parents = {np.str_("dog"): np.str_("animal"), np.str_("rain"): np.str_("nature")}
+    graph = LabelGraph.from_parents(parents)
+    assert {type(label) for label in [*graph.labels, *graph.path("dog")]} == {str}
+    assert {type(label) for label in graph.ancestors("dog")} == {str}
