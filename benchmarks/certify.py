@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from audioset import read_clips, read_segments
 from common import print_table
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score
@@ -34,9 +35,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklabelaudio import PromptZeroShotClassifier, list_checkpoints, load_esc50
+from sklabelaudio._checkpoints import resolve_weights
 from sklabelaudio._download import hash_file
 from sklabelaudio._encoder_options import is_joint, make_embedder
-from sklabelaudio.embedding._registry import resolve_weights
 from sklabelaudio.feature_extraction._front_ends import get_settings
 from sklabelaudio.text import read_label_list
 
@@ -232,27 +233,16 @@ def _run_audioset(record, embedder, folder):
     y_score = embedder.set_params(output="probabilities").fit_transform(files)
     present = y.any(axis=0)
     precisions = average_precision_score(y[:, present], y_score[:, present])
+    n_segments = sum(1 for _ in read_segments(folder / "eval_segments.csv"))
     protocol = {
         "task": "AudioSet evaluation",
         "folds": None,
         "classes": int(present.sum()),
         "class_list_sha256": hash_file(folder / "class_labels_indices.csv"),
-        "clips_missing": _count_segments(folder) - len(files),
+        "clips_missing": n_segments - len(files),
     }
     targets = [np.flatnonzero(row) for row in y]
     yield "AudioSet evaluation", files, targets, protocol, "mAP", [precisions]
-
-
-def _read_segments(folder):
-    lines = (folder / "eval_segments.csv").read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        if line and not line.startswith("#"):
-            video, start, _, mids = line.split(", ", maxsplit=3)
-            yield video, start, mids.strip('"').split(",")
-
-
-def _count_segments(folder):
-    return sum(1 for _ in _read_segments(folder))
 
 
 def _read_audioset(folder, n_classes):
@@ -265,25 +255,14 @@ def _read_audioset(folder, n_classes):
         )
     rows = path.read_text(encoding="utf-8").splitlines()[1:]
     columns = {row.split(",")[1]: i for i, row in enumerate(rows)}
-    there = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in {".wav", ".flac", ".mp3", ".ogg"}:
-            there[file.stem] = str(file)
-    files, y = [], []
-    for video, _, mids in _read_segments(folder):
-        # Archives put a letter before the id, for ids may begin with a dash.
-        file = there.get(video) or there.get("Y" + video)
-        if file is not None:
-            files.append(file)
-            indicator = np.zeros(n_classes, dtype=bool)
-            unknown = [mid for mid in mids if mid not in columns]
-            if unknown:
-                raise SystemExit(f"{path} has no {unknown[0]}, which {video} is of")
-            indicator[[columns[mid] for mid in mids]] = True
-            y.append(indicator)
-    if not files:
-        raise SystemExit(f"--data={folder}: none of the segments' clips is there")
-    return files, np.stack(y)
+    files, ids = read_clips(folder, "eval_segments.csv")
+    y = np.zeros((len(files), n_classes), dtype=bool)
+    for file, row, mids in zip(files, y, ids, strict=True):
+        unknown = [mid for mid in mids if mid not in columns]
+        if unknown:
+            raise SystemExit(f"{path} has no {unknown[0]}, which {file} is of")
+        row[[columns[mid] for mid in mids]] = True
+    return files, y
 
 
 def _find_published(record, task, metric):

@@ -5,6 +5,12 @@ import json
 import os
 import re
 
+from ._checkpoints import (
+    HUB_WEIGHTS,
+    list_checkpoints,
+    locate_checkpoints,
+    recognise_file,
+)
 from .embedding import (
     ASTEmbedder,
     AudioCLIPEmbedder,
@@ -17,10 +23,7 @@ from .embedding import (
     SP4SCEmbedder,
     VGGishEmbedder,
     YAMNetEmbedder,
-    list_checkpoints,
 )
-from .embedding._fetch import HUB_WEIGHTS, locate_checkpoints
-from .embedding._registry import recognise_file
 from .text import read_label_list
 
 _EMBEDDERS = {

@@ -14,6 +14,7 @@ from ._read import (
     describe_low_rate,
     iter_waveform,
     read_sampling_rate,
+    read_size,
     read_waveform,
     resample,
 )
@@ -135,6 +136,65 @@ class AudioClips(Sequence):
             fault = describe_low_rate(self.input_sampling_rate, min_rate)
             raise AudioReadError(self.name(index), fault)
         return iter([self[index]])
+
+    def size(self, index):
+        """Return the length of a clip as it came, without reading it.
+
+        Parameters
+        ----------
+        index : int
+            Number of the clip.
+
+        Returns
+        -------
+        n_samples : int
+            Number of its samples, as the header of a file has it.
+        sampling_rate : float
+            Their rate, in Hz.
+
+        Raises
+        ------
+        AudioReadError
+            If a file can't be opened.
+        """
+        if self.is_files:
+            return read_size(self.items[index])
+        return len(self.items[index]), self.input_sampling_rate
+
+    def part(self, index, *, offset, duration):
+        """Read a part of a clip.
+
+        Parameters
+        ----------
+        index : int
+            Number of the clip.
+        offset, duration : float
+            Where it starts and how long it is, in seconds.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            The part, at `sampling_rate`.
+
+        Raises
+        ------
+        AudioReadError
+            If it can't be read, or the clip ends before it.
+        """
+        if self.is_files:
+            return read_waveform(
+                self.items[index],
+                sampling_rate=self.sampling_rate,
+                channel=self.channel,
+                offset=offset,
+                duration=duration,
+            )[0]
+        rate = self.input_sampling_rate
+        start = round(offset * rate)
+        waveform = self.array(index)[start : start + max(round(duration * rate), 1)]
+        if self.sampling_rate is None:
+            return waveform
+        return resample(waveform, rate, self.sampling_rate)
 
     def common_sampling_rate(self):
         """Return the rate of the clips given out, which must be one for all.

@@ -214,12 +214,18 @@ def _check_finite(path, waveform, start):
 
 def read_sampling_rate(path):
     """Return the rate of a file in Hz, from its header."""
+    return read_size(path)[1]
+
+
+def read_size(path):
+    """Return the number of samples of a file, as its header has it, and its rate."""
     import soundfile
 
     _check_is_sound_file(path)
     try:
         with _opening:
-            return soundfile.info(_to_system_name(path)).samplerate
+            info = soundfile.info(_to_system_name(path))
+        return info.frames, info.samplerate
     except soundfile.LibsndfileError as error:
         raise AudioReadError(path, error.error_string.rstrip(".")) from error
     except TypeError as error:  # soundfile takes the suffix .raw for a format

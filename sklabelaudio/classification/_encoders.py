@@ -4,7 +4,15 @@ import difflib
 import os
 from dataclasses import dataclass, field
 
-from .._download import hash_file
+from .._checkpoints import (
+    ResolvedCheckpoint,
+    find_again,
+    list_checkpoints,
+    read_ast_record,
+    recognise_file,
+    resolve_weights,
+    size_ast,
+)
 from ..exceptions import CheckpointError
 from ..feature_extraction._front_ends import get_front_end
 
@@ -18,11 +26,15 @@ class _Known:
     params: dict = field(default_factory=dict)
 
 
+# Its weights have the names and shapes of Cnn14's.
+_OVER_TIME = "cnn14_decision_level_max"
+# By the names of the published checkpoints too.
 _PANNS = {
     "cnn6": _Known("Cnn6", "panns_32k"),
     "cnn10": _Known("Cnn10", "panns_32k"),
     "cnn14": _Known("Cnn14", "panns_32k"),
     "cnn14_16k": _Known("Cnn14", "panns_16k"),
+    _OVER_TIME: _Known("Cnn14", "panns_32k", {"decision_level": "max"}),
     "resnet38": _Known("ResNet38", "panns_32k"),
     "wavegram_logmel_cnn14": _Known("WavegramLogmelCnn14", "panns_wavegram"),
 }
@@ -51,29 +63,35 @@ class EncoderPlan:
         The parameters it is made with.
     front_end_name : str or None
         Name of the front end that makes of clips what it takes.
-    path : str or None
-        File of the weights it begins with.
-    sha256 : str or None
-        Digest of that file.
+    checkpoint : ResolvedCheckpoint
+        The weights it begins with: their file, its digest and, of published ones, name
+        and model card.
     """
 
     cls: type
     params: dict
-    front_end_name: str | None = None
-    path: str | None = None
-    sha256: str | None = None
+    front_end_name: str | None
+    checkpoint: ResolvedCheckpoint
+
+    @property
+    def path(self):
+        """The file of the weights it begins with; None for random ones."""
+        return self.checkpoint.path
 
     def make(self):
         """Make the network, with weights drawn from torch's global generator."""
         return self.cls(**self.params)
 
-    def load(self, module):
+    def load(self, module, weights=None):
         """Load the file of weights, if there is one, into a network.
 
         Parameters
         ----------
         module : torch.nn.Module
             The network.
+        weights : str, path-like or None, default=None
+            The estimator's parameter, which is looked at if the file has left its
+            place. Published checkpoints are found again by name without it.
 
         Returns
         -------
@@ -84,23 +102,32 @@ class EncoderPlan:
         ------
         CheckpointError
             If the file is not there any more, is another than it was, or does not fit.
+        OSError
+            If it is to be fetched and can't be.
         """
         from ..nn import load_checkpoint
 
         if self.path is None:
             return module
-        if not os.path.isfile(self.path):
-            raise CheckpointError(
-                self.path, "it is not there: put it back, or fit with other weights"
-            )
-        digest = hash_file(self.path)
-        if digest != self.sha256:
-            raise CheckpointError(
-                self.path,
-                f"it is another file than in fit: its SHA-256 is {digest} and was "
-                f"{self.sha256}; put the file back, or fit again",
-            )
-        return load_checkpoint(module, self.path)
+        return load_checkpoint(module, find_again(self.checkpoint, weights).path)
+
+    def describe(self, encoder):
+        """Return the model card of the weights.
+
+        Parameters
+        ----------
+        encoder : torch.nn.Module
+            The network that was made of them.
+
+        Returns
+        -------
+        ResolvedCheckpoint
+            The weights, with their number and the encoder's classes.
+        """
+        return self.checkpoint.complete(
+            sum(weight.numel() for weight in encoder.parameters()),
+            getattr(encoder, "n_classes", None),
+        )
 
     def make_front_end(self):
         """Return the front end, or None."""
@@ -117,7 +144,8 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
     encoder : str or type
         Name of an encoder, or a class of torch modules.
     weights : str, path-like or None, default=None
-        File of its weights.
+        Its weights: for a name what embedders take, which may be fetched; for a class
+        the path of a file.
     params : mapping or None, default=None
         Parameters of the class, beside those that the weights tell.
     front_end : str or None, default=None
@@ -133,14 +161,14 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
     Raises
     ------
     ValueError
-        If there is no such encoder, or the parameters don't go together.
+        If there is no such encoder or checkpoint, or the parameters don't go together.
     CheckpointError
         If the weights can't be read, or are of another encoder.
+    OSError
+        If the weights are neither here nor to be fetched.
     TypeError
         If `encoder` is a module instead of its class.
     """
-    path = None if weights is None else resolve_weights(weights)
-    sha256 = None if path is None else hash_file(path)
     params = dict(params or {})
     if not isinstance(encoder, str):
         _check_class(encoder)
@@ -151,48 +179,51 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
             )
         if front_end is not None:
             get_front_end(front_end)
-        return EncoderPlan(encoder, params, front_end, path, sha256)
+        checkpoint = _find_file(weights, encoder)
+        return EncoderPlan(encoder, params, front_end, checkpoint)
     if front_end is not None:
         raise ValueError(
             f"front_end={front_end!r} with encoder={encoder!r}, which has a front end "
             "of its own: leave it out"
         )
     known, sizes = _look_up(encoder), {}
-    if path is not None:
-        known, sizes = _read_sizes(encoder, known, path)
     if patchout is not None:
         params |= _patchout_params(encoder, patchout)
+    # Last, for it may be fetched.
+    checkpoint = _find_weights(weights, encoder)
+    if checkpoint.path is not None:
+        known, sizes = _read_sizes(encoder, known, checkpoint)
     from .. import nn
 
     cls = getattr(nn, known.module)
-    return EncoderPlan(cls, sizes | params, known.front_end, path, sha256)
+    params = known.params | sizes | params
+    return EncoderPlan(cls, params, known.front_end, checkpoint)
 
 
-def resolve_weights(weights):
-    """Return the path of the file that the parameter `weights` means.
+def _find_weights(weights, encoder):
+    """Find the weights of an encoder that has a name."""
+    family = "panns" if encoder in _PANNS else encoder
+    if weights is not None and encoder in _PANNS and weights in _PANNS:
+        # Before they are fetched for nothing.
+        _check_architecture(encoder, weights, f"weights={weights!r}")
+    return resolve_weights(weights, family, progressbar=True)
 
-    Parameters
-    ----------
-    weights : str or path-like
-        The parameter.
 
-    Returns
-    -------
-    str
-        Its path.
-
-    Raises
-    ------
-    ValueError
-        If there is no such file.
-    """
-    path = os.path.abspath(os.path.expanduser(os.fspath(weights)))
+def _find_file(weights, encoder):
+    """Find the weights of a class, which has no checkpoints by name."""
+    if weights is None:
+        return ResolvedCheckpoint(encoder.__name__)
+    path = os.path.expanduser(weights)
     if not os.path.isfile(path):
+        name = os.fspath(weights)
+        published = next((r for r in list_checkpoints() if r.name == name), None)
+        hint = f", or encoder={published.encoder!r}" if published else ""
         raise ValueError(
-            f"weights={os.fspath(weights)!r} is no file: pass the path of an official "
-            "file of this encoder, or None to train from scratch"
+            f"weights={name!r} is no file: with a class as encoder pass the path of a "
+            f"file of its weights{hint}, or None to train from scratch"
         )
-    return path
+    record = recognise_file(path)
+    return resolve_weights(path, record.encoder if record else encoder.__name__)
 
 
 def _look_up(name):
@@ -219,21 +250,25 @@ def _check_class(encoder):
         )
 
 
-def _read_sizes(encoder, known, path):
+def _read_sizes(encoder, known, checkpoint):
     """Return the network that a file of weights is of, and its sizes."""
     from .. import nn
     from ..nn._checkpoint import read_checkpoint
 
-    state = read_checkpoint(path)
+    state = read_checkpoint(checkpoint.path)
     try:
-        if encoder == "panns":
-            known = _recognise_panns(state)
+        if encoder == "ast":
+            return known, size_ast(state, read_ast_record(checkpoint.path))
+        if encoder == "panns" or encoder in _PANNS:
+            known = _choose_pann(encoder, checkpoint.record, state)
         cls = getattr(nn, known.module)
         if hasattr(cls, "width_of"):
             return known, {"width": cls.width_of(state), **_count_classes(state)}
         return known, cls.config_of(state)
+    except CheckpointError:
+        raise
     except ValueError as error:
-        raise CheckpointError(path, str(error)) from error
+        raise CheckpointError(checkpoint.path, str(error)) from error
 
 
 def _count_classes(state):
@@ -241,16 +276,30 @@ def _count_classes(state):
     return {"n_classes": len(state["classifier.5.bias"])}
 
 
-def _recognise_panns(state):
+def _choose_pann(encoder, record, state):
+    """Return the one of the PANNs that weights are of."""
     from ..nn._panns_files import tell_architecture
 
-    architecture = tell_architecture(state)
-    if architecture is None:
+    # The digest of a published file knows better than what is in it.
+    told = tell_architecture(state) if record is None else record.name
+    if told is None and encoder == "panns":
         raise ValueError(
             "it is a Cnn14 without the constants of the authors' front end, which "
             "would tell its sampling rate: pass encoder='cnn14' or 'cnn14_16k'"
         )
-    return _PANNS[architecture]
+    if record is None and (told, encoder) == ("cnn14", _OVER_TIME):
+        told = encoder
+    if told is not None:
+        _check_architecture(encoder, told, "it")
+    return _PANNS[told or encoder]
+
+
+def _check_architecture(encoder, told, weights):
+    if encoder not in ("panns", told):
+        raise ValueError(
+            f"{weights} is of the network {told!r}, not of encoder={encoder!r}: pass "
+            f"encoder={told!r}, or 'panns' to have it told by the weights"
+        )
 
 
 def _patchout_params(encoder, patchout):

@@ -1,5 +1,6 @@
 """Clips to vectors by pretrained encoders, as transformers, and their cache."""
 
+from .._checkpoints import Checkpoint, list_checkpoints
 from ._ast import ASTEmbedder
 from ._audioclip import AudioCLIPEmbedder
 from ._cache import EmbeddingCache
@@ -9,8 +10,6 @@ from ._htsat import HTSATEmbedder
 from ._panns import PANNsEmbedder
 from ._passt import PaSSTEmbedder
 from ._psla import PSLAEmbedder
-from ._records import Checkpoint
-from ._registry import list_checkpoints
 from ._sp4sc import SP4SCEmbedder
 from ._vggish import VGGishEmbedder
 from ._yamnet import YAMNetEmbedder

@@ -1,45 +1,15 @@
 """ASTEmbedder: clips to AST's vectors and class scores."""
 
-import json
-import math
-import os
 from numbers import Real
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from ..exceptions import CheckpointError
+from .._checkpoints import read_ast_record, size_ast
 from ..feature_extraction._front_ends import get_front_end
 from ._base import AudioEmbedder
 from ._docs import describe_shared
-from ._fetch import HUB_WEIGHTS
 from ._windows import plan_segments
-
-# What transformers' record of a front end says of AudioSet's.
-_FRONT_END = {
-    "sampling_rate": 16000,
-    "num_mel_bins": 128,
-    "do_normalize": True,
-    "mean": -4.2677393,
-    "std": 4.5689974,
-}
-# What transformers' record of a model may say, where it says what a module is: by our
-# names, with what it stands for if it is left out.
-_SIZES = {
-    "num_heads": ("num_attention_heads", 12),
-    "n_frames": ("max_length", 1024),
-    "frequency_stride": ("frequency_stride", 10),
-    "time_stride": ("time_stride", 10),
-}
-# And where it has to say the same, or nothing.
-_STRUCTURE = {"patch_size": 16, "num_mel_bins": 128, "hidden_act": "gelu"}
-_MODEL_TYPE = "audio-spectrogram-transformer"
-# Those of the authors' model for Speech Commands, which has a front end of its own.
-_SPEECH_COMMANDS = {"n_frames": 128, "n_classes": 35}
-_OTHER_FRONT_END = (
-    "pass weights that were trained with AudioSet's front end, or load these into "
-    "sklabelaudio.nn.AST and give it their own log-mel"
-)
 
 
 @describe_shared(hop="`window`: windows that don't overlap")
@@ -135,28 +105,16 @@ class ASTEmbedder(AudioEmbedder):
 
     def _make_module(self, state):
         from ..nn import AST
-        from ..nn._vit import measure
 
-        if state is None:
-            sizes = {}
-        elif self._recorded is None:
-            sizes = AST.config_of(state)
-        else:
-            sizes = measure(AST.convert_checkpoint(state), "an AST") | self._recorded
-        if _SPEECH_COMMANDS.items() <= sizes.items():
-            raise ValueError(
-                "it has the sizes of the model for Speech Commands, which takes "
-                f"another log-mel: {_OTHER_FRONT_END}"
-            )
+        sizes = {} if state is None else size_ast(state, self._recorded)
         module = AST(**sizes)
         check_window(self.window, get_front_end(self._front_end_name), module.n_frames)
         return module
 
     def _load_module(self, checkpoint):
         before = self._recorded
-        self._recorded = _read_sizes(checkpoint.path)
+        self._recorded = read_ast_record(checkpoint.path)
         try:
-            _check_front_end(checkpoint.path)
             return super()._load_module(checkpoint)
         except BaseException:
             self._recorded = before  # of the encoder that there still is
@@ -196,62 +154,3 @@ def check_window(window, front_end, longest):
             f"positions for {longest}: lower window to "
             f"{longest * hop / rate:g}"
         )
-
-
-def _check_front_end(path):
-    """Refuse weights of transformers beside which another front end is recorded."""
-    settings = _read_record(path, "preprocessor_config.json")
-    other = [
-        f"{name}={settings[name]!r} in place of {value!r}"
-        for name, value in _FRONT_END.items()
-        if name in settings and not _agree(settings[name], value)
-    ]
-    if other:
-        raise CheckpointError(
-            path,
-            "the preprocessor_config.json beside it says that it takes another "
-            f"log-mel, with {', '.join(other)}: {_OTHER_FRONT_END}",
-        )
-
-
-def _read_sizes(path):
-    """Return what transformers recorded beside weights of a model's sizes, or None."""
-    settings = _read_record(path, "config.json")
-    if settings.get("model_type") != _MODEL_TYPE:
-        return None
-    other = [
-        f"{name}={settings[name]!r} in place of {value!r}"
-        for name, value in _STRUCTURE.items()
-        if settings.get(name, value) != value
-    ]
-    if other:
-        raise CheckpointError(
-            path,
-            "the config.json beside it says that it is another network, with "
-            f"{', '.join(other)}: pass weights of a model like the published ones",
-        )
-    return {
-        ours: settings.get(theirs, default)
-        for ours, (theirs, default) in _SIZES.items()
-    }
-
-
-def _read_record(path, name):
-    """Return a record that transformers keeps beside weights, empty if it does not."""
-    if path is None or os.path.basename(path) not in HUB_WEIGHTS:
-        return {}
-    record = os.path.join(os.path.dirname(path), name)
-    try:
-        with open(record, encoding="utf-8") as file:
-            settings = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise CheckpointError(record, f"it is no JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(record, "it is no JSON of settings by name")
-    return settings
-
-
-def _agree(found, expected):
-    return isinstance(found, Real) and math.isclose(found, expected, rel_tol=1e-5)

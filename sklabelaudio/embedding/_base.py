@@ -4,7 +4,6 @@ import json
 import os
 import threading
 from abc import ABCMeta, abstractmethod
-from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,24 +17,22 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._checkpoints import find_again, resolve_weights
 from ..audio import check_audio
 from ..audio._read import CHANNEL_CONSTRAINT, SAMPLING_RATE_CONSTRAINT
 from ..exceptions import CheckpointError
-from ..feature_extraction._front_ends import get_front_end
+from ..feature_extraction._front_ends import find_least_rate, get_front_end
 from ..feature_extraction._threads import (
     one_native_thread,
     one_native_thread_per_worker,
 )
 from ._cache import EmbeddingCache
 from ._engine import Engine
-from ._registry import resolve_weights
 from ._row_store import RowStore
 from ._time_line import TimeLine, count_samples
 
 # Decoded at a time of a long recording, in seconds.
 _BLOCK_SECONDS = 60
-# A clip whose rate ends below this part of the model's frequencies is refused.
-_LEAST_BAND = 1 / 8
 # Building a module draws from torch's global generator, whose state is put back.
 _loading = threading.Lock()
 # Which attributes of an encoder tell how long the steps of an output are.
@@ -171,13 +168,7 @@ class AudioEmbedder(
         choose_device(self.device)  # before weights are fetched for nothing
         checkpoint = resolve_weights(self._weights, self._encoder, progressbar=True)
         module = self._load(checkpoint, front_end)
-        # A list that lies beside a file of one's own need not be its.
-        fits = len(checkpoint.labels or ()) == module.n_classes
-        self.checkpoint_ = replace(
-            checkpoint,
-            n_parameters=self._n_parameters,
-            labels=checkpoint.labels if fits else None,
-        )
+        self.checkpoint_ = checkpoint.complete(self._n_parameters, module.n_classes)
         self.sampling_rate_ = front_end.sampling_rate
         self._n_values = module.n_components
         self._n_classes = module.n_classes
@@ -367,22 +358,9 @@ class AudioEmbedder(
             not hasattr(self, "_engine")
             or self._engine_settings != self._get_engine_settings()
         ):
-            self._load(self._find_weights_again(), get_front_end(self._front_end_name))
+            checkpoint = find_again(self.checkpoint_, self._weights)
+            self._load(checkpoint, get_front_end(self._front_end_name))
         return self._engine
-
-    def _find_weights_again(self):
-        known = self.checkpoint_
-        if known.path is None:
-            return known
-        # In fit's place first: from another folder a relative path leads elsewhere.
-        weights = known.path if os.path.isfile(known.path) else self._weights
-        found = resolve_weights(weights, self._encoder, progressbar=True)
-        if found.sha256 != known.sha256:
-            raise ValueError(
-                f"weights={self.weights!r} is another file than in fit: the SHA-256 "
-                f"of {found.path} is {found.sha256} and was {known.sha256}; fit again"
-            )
-        return found
 
     def _embed(self, clips, engine, front_end):
         plan = self._plan(front_end)
@@ -395,7 +373,7 @@ class AudioEmbedder(
             for block in clips.blocks(
                 index,
                 block_seconds=_BLOCK_SECONDS,
-                min_rate=2 * _LEAST_BAND * front_end.fmax,
+                min_rate=find_least_rate(front_end),
             ):
                 lengths[index] += len(block)
                 yield block

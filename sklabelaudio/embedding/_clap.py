@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._checkpoints import HUB_WEIGHTS
 from ..text import LabelTextEmbedder
 from ._base import AudioEmbedder
 from ._docs import describe_shared
-from ._fetch import HUB_WEIGHTS
 from ._windows import plan_segments
 
 _SECONDS = 10.0

@@ -90,6 +90,9 @@ _MIN_SAMPLES = {
     "sp4sc": 15360,  # 16 frames, which four poolings take to one
 }
 
+# Recordings that end below this part of an encoder's frequencies are refused.
+_LEAST_BAND = 1 / 8
+
 _WAVEFORMS = {
     # Wavegram-Logmel-Cnn14 (Kong et al. 2020) makes its log-mel itself. Its two
     # branches are 32 and 33 steps long, which both are 16 once pooled.
@@ -132,6 +135,11 @@ def get_front_end(name):
     settings = get_settings(name)
     make = WaveformFrontEnd if name in _WAVEFORMS else FrontEnd
     return make(name, **settings)
+
+
+def find_least_rate(front_end):
+    """Return the rate below which recordings lack what an encoder listens to, in Hz."""
+    return 2 * _LEAST_BAND * front_end.fmax
 
 
 def get_settings(name):

@@ -418,3 +418,46 @@ def test_reading_is_left_for_later(tmp_path):
         clips[0]
     with pytest.raises(AudioReadError, match=r"missing\.wav"):
         clips.common_sampling_rate()
+
+
+# Parts
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_parts_of_files_are_parts_of_the_whole(suffix, tmp_path):
+    path = tmp_path / f"noise.{suffix}"
+    soundfile.write(path, np.stack([noise(30000), noise(30000, 1)], axis=1), RATE)
+    clips = check_audio([path], channel=1)
+    n_samples, rate = clips.size(0)
+    assert (n_samples, rate) == (len(clips[0]), RATE)
+    for start, length in ((0, 10), (12345, 8000), (n_samples - 1, 1)):
+        part = clips.part(0, offset=start / rate, duration=length / rate)
+        # Decoders of MP3 round a little otherwise after a seek.
+        np.testing.assert_allclose(
+            part, clips[0][start : start + length], atol=1e-6 * (suffix == "mp3")
+        )
+
+
+def test_parts_of_arrays_are_parts_of_the_whole():
+    clips = check_audio([noise(500), noise(600)], sampling_rate=RATE)
+    assert clips.size(1) == (600, RATE)
+    part = clips.part(1, offset=100 / RATE, duration=50 / RATE)
+    np.testing.assert_array_equal(part, clips[1][100:150])
+
+
+def test_parts_are_resampled(paths, tmp_path):
+    for X, rate in ((paths, None), ([noise(500), noise(501, 1)], RATE)):
+        clips = check_audio(X, sampling_rate=rate, target_sampling_rate=RATE // 2)
+        assert clips.size(1) == (501, RATE)
+        part = clips.part(1, offset=100 / RATE, duration=200 / RATE)
+        samples = noise(501, 1)[100:300].astype(np.float32)
+        expected = soxr.resample(samples, RATE, RATE // 2, "HQ")
+        np.testing.assert_allclose(part, expected, atol=1e-6)
+
+
+def test_parts_of_what_is_not_there(paths, tmp_path):
+    clips = check_audio([*paths, tmp_path / "no.wav"])
+    with pytest.raises(AudioReadError, match="starts behind it"):
+        clips.part(0, offset=1, duration=1)
+    with pytest.raises(AudioReadError, match=r"no\.wav.*No such file"):
+        clips.size(3)

@@ -19,8 +19,8 @@ from sklabelaudio import (
     YAMNetEmbedder,
     list_checkpoints,
 )
-from sklabelaudio.embedding._published import CHECKPOINTS
-from sklabelaudio.embedding._resolved import ResolvedCheckpoint
+from sklabelaudio._checkpoints._published import CHECKPOINTS
+from sklabelaudio._checkpoints._resolved import ResolvedCheckpoint
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 
 WIDTHS = {"mn04": 0.4, "mn05": 0.5, "mn10": 1, "mn20": 2, "mn30": 3, "mn40": 4}

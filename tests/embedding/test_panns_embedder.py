@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklabelaudio import PANNsEmbedder, list_checkpoints
-from sklabelaudio.embedding import _registry
+from sklabelaudio._checkpoints import _registry
 from sklabelaudio.exceptions import CheckpointError
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 from sklabelaudio.nn import Cnn6, Cnn10, Cnn14, ResNet38, WavegramLogmelCnn14

@@ -1,6 +1,6 @@
 """Weights that are at hand, and their model card."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._published import CHECKPOINTS
 from ._records import Checkpoint
@@ -35,6 +35,26 @@ class ResolvedCheckpoint:
     sha256: str | None = None
     labels: tuple | None = None
     n_parameters: int | None = None
+
+    def complete(self, n_parameters, n_classes):
+        """Return it with what the encoder that was made of the weights tells.
+
+        Parameters
+        ----------
+        n_parameters : int
+            Number of the encoder's weights.
+        n_classes : int or None
+            Number of its class scores.
+
+        Returns
+        -------
+        ResolvedCheckpoint
+            The same weights.
+        """
+        # A list that lies beside a file of one's own need not be its.
+        fits = len(self.labels or ()) == n_classes
+        labels = self.labels if fits else None
+        return replace(self, n_parameters=n_parameters, labels=labels)
 
     @property
     def path(self):

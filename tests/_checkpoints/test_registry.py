@@ -11,16 +11,20 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from sklabelaudio.embedding import _fetch, _registry, list_checkpoints
-from sklabelaudio.embedding._published import CHECKPOINTS
-from sklabelaudio.embedding._records import Checkpoint, PublishedScore, RemoteFile
-from sklabelaudio.embedding._registry import (
+from sklabelaudio import list_checkpoints
+from sklabelaudio._checkpoints import _fetch, _registry
+from sklabelaudio._checkpoints._published import CHECKPOINTS
+from sklabelaudio._checkpoints._records import Checkpoint, PublishedScore, RemoteFile
+from sklabelaudio._checkpoints._registry import (
     fetch_checkpoint,
+    find_again,
     find_labels,
     get_checkpoint,
     recognise_file,
     resolve_weights,
 )
+from sklabelaudio._checkpoints._resolved import ResolvedCheckpoint
+from sklabelaudio.exceptions import CheckpointError
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 
 CLASSES = "index,mid,display_name\n0,/m/1,Rain\n1,/m/2,Wind\n"
@@ -389,6 +393,52 @@ def test_a_folder_without_weights(tmp_path):
         resolve_weights(tmp_path, "clap")
 
 
+# Weights that were resolved before.
+
+
+def test_random_weights_are_found_again():
+    known = resolve_weights(None, "yamnet")
+    assert find_again(known, None) is known
+
+
+def test_weights_are_found_again_in_their_place_first(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.pt").write_bytes(name.encode())
+    monkeypatch.chdir(tmp_path / "here")
+    known = resolve_weights("weights.pt", "vggish")
+    # Where a relative path leads to others.
+    monkeypatch.chdir(tmp_path / "there")
+    assert find_again(known, "weights.pt") == known
+    (tmp_path / "here" / "weights.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"there/weights\.pt'.*than in fit") as e:
+        find_again(known, "weights.pt")
+    assert hash_of(b"here") in str(e.value)
+    assert hash_of(b"there") in str(e.value)
+    (tmp_path / "there" / "weights.pt").write_bytes(b"here")
+    moved = str(tmp_path / "there" / "weights.pt")
+    assert find_again(known, "weights.pt") == replace(known, paths=(moved,))
+    (tmp_path / "there" / "weights.pt").unlink()
+    for weights in ("weights.pt", tmp_path / "no.pt", None):
+        with pytest.raises(CheckpointError, match=r"here/weights\.pt'.* not there any"):
+            find_again(known, weights)
+
+
+@pytest.mark.parametrize("weights", ["mine.pt", "small", None])
+def test_published_weights_are_found_again_by_name(
+    published, tmp_path, monkeypatch, weights
+):
+    published(sources=(published.publish("net.pt", b"net"),))
+    monkeypatch.setenv("SKLABELAUDIO_DATA", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pt").write_bytes(b"net")
+    known = resolve_weights("mine.pt", "yamnet")
+    (tmp_path / "mine.pt").unlink()
+    found = find_again(known, weights)
+    assert found.path == str(tmp_path / "home" / "checkpoints" / "net.pt")
+    assert (found.name, found.sha256) == ("small", known.sha256)
+
+
 # Lists of classes.
 
 
@@ -509,6 +559,17 @@ def test_a_model_that_the_hub_has_not(hub):
         resolve_weights("some-one/clap", "clap")
     assert "HF_HUB_OFFLINE" in str(e.value)
     assert "model.safetensors or pytorch_model.bin" in str(e.value)
+
+
+def test_a_model_of_the_hub_is_found_again(hub, tmp_path):
+    folder = hub("some-one/clap", "1" * 40, "pytorch_model.bin", "config.json")
+    with pytest.raises(CheckpointError, match="not there any more"):
+        find_again(ResolvedCheckpoint("yamnet", None, ("/no",)), "some-one/clap")
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs" / "main").write_text("1" * 40)
+    known = resolve_weights("some-one/clap", "clap")
+    moved = replace(known, paths=("/on/another/machine/pytorch_model.bin",))
+    assert find_again(moved, "some-one/clap") == known
 
 
 @pytest.mark.parametrize("weights", ["folder/clap.pt", "a/b/c", "/no/clap"])

@@ -6,6 +6,7 @@ import os
 import zipfile
 
 from .._download import hash_file
+from ..exceptions import CheckpointError
 from ..text._label_lists import read_label_list
 from ._fetch import (
     HUB_WEIGHTS,
@@ -22,7 +23,7 @@ _OF_THE_HUB = ("ast", "clap")
 
 
 def list_checkpoints(encoder=None):
-    """List the published checkpoints that embedders know by name.
+    """List the published checkpoints that are known by name.
 
     Parameters
     ----------
@@ -44,8 +45,9 @@ def list_checkpoints(encoder=None):
 
     Notes
     -----
-    A checkpoint is fetched the first time an embedder is fitted with its name, into
-    the folder ``checkpoints`` of the data home (see
+    A checkpoint is fetched the first time that an embedder, or an estimator that trains
+    an encoder, is fitted with its name, into the folder ``checkpoints`` of the data
+    home (see
     :func:`~sklabelaudio.datasets.get_data_home`), where it can be put by hand as well;
     those of the Hugging Face hub go to that library's own cache.
 
@@ -140,11 +142,11 @@ def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
     if weights is None:
         return ResolvedCheckpoint(encoder)
     path = os.path.abspath(os.path.expanduser(weights))
-    named = any(weights == record.name for record in CHECKPOINTS)
+    named = _is_name(weights)
     if not named and os.path.exists(path):
         path = _find_in_folder(path)
         record, paths = None, (path, *_find_companions(path, encoder, data_home))
-    elif not named and encoder in _OF_THE_HUB and is_hub_id(weights):
+    elif not named and _is_of_the_hub(weights, encoder):
         record, paths = None, fetch_from_hub(weights, None, HUB_WEIGHTS)
     else:
         record = get_checkpoint(os.fspath(weights), encoder)
@@ -162,6 +164,67 @@ def resolve_weights(weights, encoder, *, data_home=None, progressbar=False):
         sha256=_join(digests),
         labels=_read_labels(paths[0], encoder, record, data_home),
     )
+
+
+def find_again(known, weights):
+    """Find weights that were resolved before, perhaps on another machine.
+
+    Parameters
+    ----------
+    known : ResolvedCheckpoint
+        What they were.
+    weights : str, path-like or None
+        The parameter as it is now. It is looked at if they have left their place.
+
+    Returns
+    -------
+    ResolvedCheckpoint
+        The same weights, in the place that they were in, else in that of `weights`, or
+        else by the name of their checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If they can't be found, or are others.
+    OSError
+        If they can't be fetched.
+    """
+    if known.path is None:
+        return known
+    # From another folder a relative path leads elsewhere.
+    for place in (known.path, weights, known.name):
+        if place is not None and _leads_somewhere(place, known.encoder):
+            break
+    else:
+        raise CheckpointError(
+            known.path,
+            "it is not there any more: put it back, set weights to where it is now, or "
+            "fit again",
+        )
+    found = resolve_weights(place, known.encoder, progressbar=True)
+    if found.sha256 != known.sha256:
+        raise CheckpointError(
+            found.path,
+            f"it is another file than in fit: its SHA-256 is {found.sha256} and was "
+            f"{known.sha256}; put that file back, or fit again",
+        )
+    return found
+
+
+def _leads_somewhere(weights, encoder):
+    return (
+        _is_name(weights)
+        or os.path.exists(os.path.expanduser(weights))
+        or _is_of_the_hub(weights, encoder)
+    )
+
+
+def _is_name(weights):
+    return any(weights == record.name for record in CHECKPOINTS)
+
+
+def _is_of_the_hub(weights, encoder):
+    return encoder in _OF_THE_HUB and is_hub_id(weights)
 
 
 def find_labels(path, encoder, *, data_home=None):
@@ -199,7 +262,8 @@ def _check_encoder(weights, record, encoder):
     if record.encoder != encoder:
         raise ValueError(
             f"weights={weights!r} is the checkpoint {record.name!r} of the encoder "
-            f"{record.encoder!r}, not of {encoder!r}: use the embedder of that encoder"
+            f"{record.encoder!r}, not of {encoder!r}: use that encoder, or weights of "
+            "this one"
         )
     return record
 
