@@ -1,5 +1,6 @@
 """The picture of where labels and sounds lie to each other."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,12 +9,17 @@ from sklearn.utils import check_array
 from ..exceptions import UnknownLabelError
 from ._label_vectors import embed_labels
 from ._point_labels import label_points
+from ._point_looks import (
+    MARKERS,
+    choose_colors,
+    choose_markers,
+    draw_legend,
+    estimate_width,
+    list_looks,
+)
 from ._projection import project, scale_to_one, subtract_means
 
 _MAX_PRINTED = 30  # labels, above which none is printed unless asked for
-_MAX_IN_LEGEND = 50  # groups, above which the legend leaves them out
-_LEGEND_ROWS = 25
-_MARKERS = "o^sDPX*v"
 
 
 class EmbeddingProjectionDisplay:
@@ -34,7 +40,8 @@ class EmbeddingProjectionDisplay:
     groups : sequence of str of length n_points, default=None
         What the points are coloured by, such as the top category of a label.
     kinds : sequence of str of length n_points, default=None
-        What the points are marked by, such as "text" and "audio".
+        What the points are marked by, such as "text" and "audio". None marks them by
+        group too.
     axis_names : tuple of two str, default=("", "")
         Names of the axes.
 
@@ -315,36 +322,44 @@ class EmbeddingProjectionDisplay:
             for name in ("groups", "kinds")
         )
         printed = self._choose_labels(include_labels)
-        colors = _choose_colors(cmap, list(dict.fromkeys(groups)))
-        markers = _choose_markers(list(dict.fromkeys(kinds)))
-        looks = _list_looks(colors, markers)
+        counts = Counter(kinds)
+        colors = choose_colors(cmap, list(dict.fromkeys(groups)))
+        has_kinds = self.kinds is not None
+        markers = choose_markers(kinds=counts if has_kinds else None, groups=colors)
+        looks = list_looks(colors, markers, has_kinds=has_kinds)
         if ax is None:
-            size = (6 + _estimate_width(looks), 6)  # inches
+            size = (6 + estimate_width(looks), 6)  # inches
             _, ax = plt.subplots(figsize=size, layout="constrained")
         self.scatters_ = {}
         for kind, group in dict.fromkeys(zip(kinds, groups, strict=True)):
-            n_of_kind = kinds.count(kind)
+            n_of_kind = counts[kind]
+            look = {
+                "color": [colors[group]],
+                "marker": markers[kind if has_kinds else group],
+                **(scatter_kw or {}),
+            }
+            if n_of_kind < max(counts.values()) and look["marker"] in MARKERS:
+                # Few points stand out from many of their colour.
+                look = {"edgecolor": "black", **look}
             members = [
                 pair == (kind, group) for pair in zip(kinds, groups, strict=True)
             ]
             self.scatters_[kind, group] = ax.scatter(
                 *projection[members].T,
                 **{
-                    "color": [colors[group]],
-                    "marker": markers[kind],
                     # Few points are large, many must not cover each other.
                     "s": np.clip(8000 / n_of_kind, 8, 60),
                     "alpha": 0.8,
                     # What there is least of is on top.
                     "zorder": 2 + 1 / n_of_kind,
-                    **(scatter_kw or {}),
+                    **look,
                 },
             )
         ax.set_aspect("equal", adjustable="datalim")
         ax.margins(0.08)
         ax.set(xticks=[], yticks=[])  # the values have no unit
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
-        self.legend_ = _draw_legend(ax, looks, legend_kw or {})
+        self.legend_ = draw_legend(ax, looks, legend_kw or {})
         self.texts_ = label_points(
             ax,
             projection[printed],
@@ -421,56 +436,3 @@ def _join(embeddings, audio_embeddings, audio_labels):
             "same space, such as that of CLAP"
         )
     return np.concatenate([embeddings, audio_embeddings])
-
-
-def _choose_colors(cmap, groups):
-    """Return the colour of each group."""
-    import matplotlib
-
-    if cmap is None:
-        cmap = next((f"tab{n}" for n in (10, 20) if len(groups) <= n), "turbo")
-    cmap = matplotlib.colormaps.get_cmap(cmap)
-    # A map of few colours is a list of them, one of many a scale.
-    is_list = len(groups) <= cmap.N <= 20
-    values = np.arange(len(groups)) if is_list else np.linspace(0, 1, len(groups))
-    return dict(zip(groups, cmap(values), strict=True))
-
-
-def _choose_markers(kinds):
-    if len(kinds) > len(_MARKERS):
-        raise ValueError(
-            f"kinds holds {len(kinds)} different kinds, and there are {len(_MARKERS)} "
-            "markers: tell points apart by groups"
-        )
-    return dict(zip(kinds, _MARKERS, strict=False))
-
-
-def _list_looks(colors, markers):
-    """Return what a legend names: the name, marker and colour of each line."""
-    looks = []
-    if len(colors) <= _MAX_IN_LEGEND:
-        looks += [(group, "o", color) for group, color in colors.items()]
-    looks += [(kind, marker, "black") for kind, marker in markers.items()]
-    return [(str(name), *look) for name, *look in looks if name is not None]
-
-
-def _estimate_width(looks):
-    """Return about how wide a legend is, in inches."""
-    longest = max((len(name) for name, *_ in looks), default=0)
-    return -(-len(looks) // _LEGEND_ROWS) * (0.6 + 0.08 * longest)
-
-
-def _draw_legend(ax, looks, legend_kw):
-    from matplotlib.lines import Line2D
-
-    if not looks:
-        return None
-    handles = [
-        Line2D([], [], linestyle="", marker=marker, color=color, label=name)
-        for name, marker, color in looks
-    ]
-    place = {"loc": "best", "fontsize": "small"}
-    if ax.figure.get_layout_engine() is not None:
-        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    n_columns = -(-len(looks) // _LEGEND_ROWS)
-    return ax.legend(handles=handles, **{**place, "ncols": n_columns, **legend_kw})

@@ -1,10 +1,14 @@
 """The picture of how models compare at each level of OmAP."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 
 from ..metrics import omap_levels
+from ..metrics._omap_scorer import SCORING_METHODS, check_scoring, score_classes
+
+_MARKERS = "os^Dv*"
 
 
 class OmAPLevelsDisplay:
@@ -13,8 +17,8 @@ class OmAPLevelsDisplay:
     Use it to see where a tagger gains or loses: at low levels among classes that are
     near to each other, at high levels between those that are far apart [1]_.
 
-    It is recommended to use :meth:`from_predictions` or :meth:`from_levels`. All
-    parameters are stored as attributes.
+    It is recommended to use :meth:`from_estimators`, :meth:`from_predictions` or
+    :meth:`from_levels`. All parameters are stored as attributes.
 
     Parameters
     ----------
@@ -69,6 +73,74 @@ class OmAPLevelsDisplay:
         self.levels = levels
 
     @classmethod
+    def from_estimators(
+        cls,
+        estimators,
+        X,
+        y,
+        *,
+        distances,
+        labels=None,
+        response_method=SCORING_METHODS,
+        baseline="auto",
+        ax=None,
+        **params,
+    ):
+        """Plot the levels of fitted models on the same clips.
+
+        Parameters
+        ----------
+        estimators : dict of str to classifier
+            Fitted classifiers, by name of the model.
+        X : array-like of shape (n_clips, ...)
+            The clips, as the classifiers take them.
+        y : array-like of shape (n_clips,) or (n_clips, n_classes), or sequence of \
+                sequences of labels
+            What the clips are, as for :func:`~sklabelaudio.metrics.omap_levels`.
+        distances : array-like of shape (n_classes, n_classes)
+            Distance between every two classes.
+        labels : array-like of shape (n_classes,), default=None
+            The labels of the rows of `distances`, needed unless y is an indicator
+            matrix. The columns of a classifier's scores are brought in this order.
+        response_method : str or sequence of str, \
+                default=("predict_proba", "decision_function")
+            The method that gives scores; of several the first that there is.
+        baseline : str, dict of str to str, "auto" or None, default="auto"
+            What is subtracted, see :meth:`plot`.
+        ax : matplotlib Axes, default=None
+            Axes to plot on. None makes a new figure.
+        **params : dict
+            Passed to :meth:`from_predictions`.
+
+        Returns
+        -------
+        OmAPLevelsDisplay
+            The display, plotted.
+
+        Raises
+        ------
+        TypeError
+            If a model has no such method.
+        ValueError
+            If :func:`~sklabelaudio.metrics.omap_levels` can't score a model.
+        """
+        estimators = _check_named(estimators, "estimators")
+        matrix, labels, methods = check_scoring(distances, labels, response_method)
+        wanted = {"methods": methods, "labels": labels, "n_classes": len(matrix)}
+        return cls.from_predictions(
+            y,
+            {
+                name: score_classes(estimator, X, y, **wanted)
+                for name, estimator in estimators.items()
+            },
+            distances=distances,
+            labels=labels,
+            baseline=baseline,
+            ax=ax,
+            **params,
+        )
+
+    @classmethod
     def from_predictions(
         cls,
         y_true,
@@ -80,8 +152,8 @@ class OmAPLevelsDisplay:
         average="macro",
         sample_weight=None,
         labels=None,
-        zero_division=0.0,
-        unlabelled="farthest",
+        zero_division="warn",
+        unlabelled="warn",
         baseline="auto",
         ax=None,
         **line_kw,
@@ -108,9 +180,10 @@ class OmAPLevelsDisplay:
             Weights of the clips.
         labels : array-like of shape (n_classes,), default=None
             The labels of the columns, needed where `y_true` holds labels.
-        zero_division : {0.0, 1.0, np.nan}, default=0.0
-            The score of a class that no clip is of.
-        unlabelled : {"farthest", "ignore"}, default="farthest"
+        zero_division : {"warn", 0.0, 1.0, np.nan}, default="warn"
+            The score of a class that no clip is of: ``"warn"`` is 0 with a warning,
+            and NaN leaves it out of the mean.
+        unlabelled : {"warn", "farthest", "ignore"}, default="warn"
             What becomes of clips without a label.
         baseline : str, dict of str to str, "auto" or None, default="auto"
             What is subtracted, see :meth:`plot`.
@@ -135,8 +208,9 @@ class OmAPLevelsDisplay:
                 "average=None gives a score for each class, and a curve is drawn of "
                 "their mean: set average to 'macro' or 'weighted'"
             )
-        scores = {
-            name: omap_levels(
+        scores = {}
+        for name, y_score in y_scores.items():
+            scores[name] = omap_levels(
                 y_true,
                 y_score,
                 distances=distances,
@@ -148,8 +222,9 @@ class OmAPLevelsDisplay:
                 zero_division=zero_division,
                 unlabelled=unlabelled,
             )
-            for name, y_score in y_scores.items()
-        }
+            # The clips are the same for all, and one warning of them is enough.
+            zero_division = 0.0 if zero_division == "warn" else zero_division
+            unlabelled = "farthest" if unlabelled == "warn" else unlabelled
         return cls.from_levels(
             scores, levels=levels, baseline=baseline, ax=ax, **line_kw
         )
@@ -223,23 +298,29 @@ class OmAPLevelsDisplay:
         levels = self._check()
         baselines = self._find_baselines(baseline)
         is_difference = None not in baselines.values()
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
-        line_kw = {"marker": "o", "markersize": 4, **line_kw}
+        is_own = ax is None
+        if is_own:
+            size = (6.4, 4.8 + 0.2 * len(baselines))  # inches
+            _, ax = plt.subplots(figsize=size, layout="constrained")
+        line_kw = {"markersize": 4, **line_kw}
         order = np.argsort(levels)
         self.lines_ = {}
-        for name, other in baselines.items():
-            values, mean_format = self.scores[name], ".3f"
+        # Markers tell curves apart where colours do not.
+        for (name, other), marker in zip(
+            baselines.items(), cycle(_MARKERS), strict=False
+        ):
+            values, mean_format = np.asarray(self.scores[name]), ".3f"
             if is_difference:
-                values, mean_format = values - self.scores[other], "+.3f"
+                values, mean_format = values - np.asarray(self.scores[other]), "+.3f"
             curve = name
             if isinstance(baseline, Mapping):
                 curve = f"{name} \N{MINUS SIGN} {other}"
+            mean = f"{values.mean():{mean_format}}".replace("-", "\N{MINUS SIGN}")
             (self.lines_[name],) = ax.plot(
                 levels[order],
                 values[order],
-                label=f"{curve} ({values.mean():{mean_format}})",
-                **line_kw,
+                label=f"{curve} ({mean})",
+                **{"marker": marker, **line_kw},
             )
         self.baseline_line_, ylabel = None, "OmAP"
         if is_difference:
@@ -249,7 +330,7 @@ class OmAPLevelsDisplay:
         if (levels % 1 == 0).all():
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="Level (greatest distance forgiven)", ylabel=ylabel)
-        self.legend_ = ax.legend(title="Mean over levels")
+        self.legend_ = _draw_legend(ax, is_below=is_own)
         self.ax_ = ax
         self.figure_ = ax.figure
         return self
@@ -259,6 +340,7 @@ class OmAPLevelsDisplay:
         names = list(_check_named(self.scores, "scores"))
         n_levels = len(np.ravel(self.scores[names[0]]))
         levels = np.arange(n_levels) if self.levels is None else self.levels
+        levels = np.asarray(levels)
         for name in names:
             shape = np.shape(self.scores[name])
             if len(shape) != 1:
@@ -303,6 +385,21 @@ class OmAPLevelsDisplay:
                 "of another model, or pass baseline=None to draw them as they are"
             )
         return baselines
+
+
+def _draw_legend(ax, *, is_below):
+    from matplotlib.transforms import ScaledTranslation
+
+    place = {"loc": "best"}
+    if is_below:
+        # Below the ticks and the name of the axis, half an inch.
+        shift = ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        place = {
+            "loc": "upper center",
+            "bbox_to_anchor": (0.5, 0.0),
+            "bbox_transform": ax.transAxes + shift,
+        }
+    return ax.legend(title="Mean over levels", fontsize="small", **place)
 
 
 def _check_named(values, name):

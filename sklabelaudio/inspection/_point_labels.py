@@ -5,6 +5,7 @@ import numpy as np
 # How far texts may stand from their points, in typographic points: beside them, or
 # farther off with a line.
 _GAPS = (6, 16, 28)
+_RADIUS = 4  # of a point, less than the least gap
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7)]
 _SIDES += [(-0.7, -0.7)]
 # The places in order of preference, as offsets from the point.
@@ -63,7 +64,8 @@ def label_points(ax, points, labels, *, obstacles, legend, **text_kw):
     # Somewhat less than the axes, for a layout may still change when others are drawn.
     margin = 0.03 * ax.bbox.width
     inside = ax.bbox.padded(-margin).extents[np.newaxis]
-    offsets = np.array(_PLACES) * figure.dpi / 72
+    scale = figure.dpi / 72
+    offsets = np.array(_PLACES) * scale
     placed = np.empty((0, 4))
     if legend is not None:
         placed = legend.get_window_extent().extents[np.newaxis]
@@ -73,7 +75,8 @@ def label_points(ax, points, labels, *, obstacles, legend, **text_kw):
         centres = pixel + offsets + np.sign(offsets) * size / 2
         boxes = np.hstack([centres - size / 2, centres + size / 2])
         covered = _overlaps(boxes, placed).sum(axis=1)
-        covered += size.prod() / 4 * _count_inside(boxes, obstacles)
+        near = boxes + scale * _RADIUS * np.array([-1, -1, 1, 1])
+        covered += size.prod() / 4 * _count_inside(near, obstacles)
         covered += 10 * (size.prod() - _overlaps(boxes, inside)[:, 0])
         best = int(np.argmin(covered.round()))
         placed = np.vstack([placed, boxes[best]])

@@ -111,6 +111,8 @@ class TaggingDisplay:
 
         Raises
         ------
+        TypeError
+            If the estimator can't tell when its steps are.
         ValueError
             If there is one row for the whole clip, or the labels are not known.
         """
@@ -124,6 +126,11 @@ class TaggingDisplay:
                 f"estimator gives one row for the whole clip, of shape {rows.shape}: "
                 "set its output to 'framewise_probabilities', or to 'frames' with a "
                 "classifier of vectors"
+            )
+        if not hasattr(estimator, "frame_times"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no frame_times, which tells when its "
+                "steps are: pass what it gives, with times, to from_probabilities"
             )
         if labels is None:
             labels = _find_labels(estimator, classifier)
@@ -201,23 +208,21 @@ class TaggingDisplay:
         """
         import matplotlib.pyplot as plt
 
-        self._check()
+        probabilities, times = self._check()
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} must be at least 1, or None for all")
         if rank_by not in ("max", "mean"):
             raise ValueError(f"rank_by must be 'max' or 'mean', got {rank_by!r}")
-        order = np.argsort(
-            -getattr(np, rank_by)(self.probabilities, axis=0), kind="stable"
-        )
+        order = np.argsort(-getattr(np, rank_by)(probabilities, axis=0), kind="stable")
         shown = order[:top_k]
         self.shown_labels_ = [self.labels[index] for index in shown]
         if ax is None:
             size = (8, 1.5 + max(0.25 * len(shown), 1))  # inches
             _, ax = plt.subplots(figsize=size, layout="constrained")
         self.mesh_ = ax.pcolormesh(
-            _find_edges(self.times),
+            _find_edges(times),
             np.arange(len(shown) + 1) - 0.5,
-            self.probabilities[:, shown].T,
+            probabilities[:, shown].T,
             **{"vmin": 0.0, "vmax": 1.0, **mesh_kw},
         )
         ax.set_yticks(np.arange(len(shown)), self.shown_labels_)
@@ -231,38 +236,41 @@ class TaggingDisplay:
         return self
 
     def _check(self):
-        if self.probabilities.ndim != 2 or 0 in self.probabilities.shape:
+        """Return the probabilities and times, and raise if they are none."""
+        probabilities, times = np.asarray(self.probabilities), np.asarray(self.times)
+        if probabilities.ndim != 2 or 0 in probabilities.shape:
             raise ValueError(
                 "probabilities must have the shape (n_steps, n_classes) of one clip, "
-                f"got {self.probabilities.shape}"
+                f"got {probabilities.shape}"
             )
-        n_steps, n_classes = self.probabilities.shape
+        n_steps, n_classes = probabilities.shape
         if len(self.labels) != n_classes:
             raise ValueError(
                 f"labels has {len(self.labels)} labels and probabilities {n_classes} "
                 "columns: pass the label of each column. Vectors, which are no "
                 "probabilities, need a classifier"
             )
-        if self.times.shape != (n_steps,):
+        if times.shape != (n_steps,):
             raise ValueError(
                 f"probabilities has {n_steps} steps and times has the shape "
-                f"{self.times.shape}: probabilities is (n_steps, n_classes), times "
+                f"{times.shape}: probabilities is (n_steps, n_classes), times "
                 "(n_steps,)"
             )
-        if not (np.diff(self.times) > 0).all() or not np.isfinite(self.times).all():
+        if not (np.diff(times) > 0).all() or not np.isfinite(times).all():
             raise ValueError("times must increase from step to step, in seconds")
-        if np.isnan(self.probabilities).any():
+        if np.isnan(probabilities).any():
             raise ValueError(
                 "probabilities holds NaN, as the rows of clips that can't be read do: "
                 "leave out such a clip"
             )
-        least, greatest = self.probabilities.min(), self.probabilities.max()
+        least, greatest = probabilities.min(), probabilities.max()
         if least < -_SLACK or greatest > 1 + _SLACK:
             raise ValueError(
                 f"probabilities goes from {least:.3g} to {greatest:.3g}, and "
                 "probabilities lie between 0 and 1: turn logits into them by "
                 "scipy.special.expit"
             )
+        return probabilities, times
 
 
 def _find_labels(estimator, classifier):

@@ -1,6 +1,9 @@
 """How well scores rank the clips of each class."""
 
+import warnings
+
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
 
 _BLOCK = 64  # classes whose columns are copied at a time, a cache line of bytes each
 
@@ -127,7 +130,7 @@ def areas_under_roc(target, y_score, sample_weight):
     return areas
 
 
-def average_classes(scores, target, sample_weight, average, undefined):
+def average_classes(scores, target, sample_weight, average, undefined, labels=None):
     """Average the scores of classes.
 
     Parameters
@@ -140,8 +143,11 @@ def average_classes(scores, target, sample_weight, average, undefined):
         Weights of the clips, all positive.
     average : {"macro", "weighted"} or None
         The mean over classes, that weighted by the clips of each, or none.
-    undefined : float
-        The score of a class without a clip; NaN leaves it out.
+    undefined : float or "warn"
+        The score of a class without a clip; NaN leaves it out, and "warn" is 0 with a
+        warning.
+    labels : sequence of length n_classes, default=None
+        Labels of the classes, for the warning.
 
     Returns
     -------
@@ -154,12 +160,41 @@ def average_classes(scores, target, sample_weight, average, undefined):
         None if sample_weight is None else sample_weight[clips],
         minlength=target.shape[1],
     )
-    scores = np.where(support > 0, scores, undefined)
+    absent = support == 0
+    if undefined == "warn":
+        undefined = 0.0
+        if absent.any() and (average != "weighted" or absent.all()):
+            warn_of_classes(
+                "{} of {} classes have no clip, the first {}: they count as 0. Set "
+                "zero_division=0.0 to have that without a warning, or np.nan to leave "
+                "them out of the mean",
+                absent,
+                labels,
+            )
+    scores = np.where(absent, undefined, scores)
     if average is None:
         return scores
     if average == "weighted" or np.isnan(undefined):
-        scores, support = scores[..., support > 0], support[support > 0]
+        scores, support = scores[..., ~absent], support[~absent]
     if not support.size:
         return np.full(scores.shape[:-1], undefined)
     weights = support if average == "weighted" else None
     return np.average(scores, axis=-1, weights=weights)
+
+
+def warn_of_classes(message, concerned, labels):
+    """Warn that some classes have no score.
+
+    Parameters
+    ----------
+    message : str
+        With places for how many they are, of how many, and the first of them.
+    concerned : ndarray of shape (n_classes,), dtype=bool
+        Which classes they are.
+    labels : sequence of length n_classes or None
+        Labels of the classes.
+    """
+    first = int(np.argmax(concerned))
+    named = f"column {first}" if labels is None else repr(list(labels)[first])
+    message = message.format(int(concerned.sum()), len(concerned), named)
+    warnings.warn(message, UndefinedMetricWarning, stacklevel=4)

@@ -7,7 +7,12 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.utils._param_validation import Options, StrOptions, validate_params
 
-from ._by_class import areas_under_roc, average_classes, plain_average_precisions
+from ._by_class import (
+    areas_under_roc,
+    average_classes,
+    plain_average_precisions,
+    warn_of_classes,
+)
 from ._checks import check_tagging
 
 _CONSTRAINTS = {
@@ -23,7 +28,7 @@ _ROWS = 1024  # rows of scores that are compared at a time
     _CONSTRAINTS
     | {
         "average": [StrOptions({"macro", "weighted"}), None],
-        "zero_division": [Options(Real, {0.0, 1.0}), "nan"],
+        "zero_division": [Options(Real, {0.0, 1.0}), "nan", StrOptions({"warn"})],
     },
     prefer_skip_nested_validation=True,
 )
@@ -34,7 +39,7 @@ def mean_average_precision(
     average="macro",
     sample_weight=None,
     labels=None,
-    zero_division=0.0,
+    zero_division="warn",
 ):
     """Mean over the classes of their average precisions (mAP).
 
@@ -56,8 +61,9 @@ def mean_average_precision(
         Weights of the clips. Those of weight 0 are left out.
     labels : array-like of shape (n_classes,), default=None
         The labels of the columns in their order, needed where `y_true` holds labels.
-    zero_division : {0.0, 1.0, np.nan}, default=0.0
-        The score of a class that no clip is of; NaN leaves it out of the mean.
+    zero_division : {"warn", 0.0, 1.0, np.nan}, default="warn"
+        The score of a class that no clip is of: ``"warn"`` is 0 with a warning, and
+        NaN leaves it out of the mean.
 
     Returns
     -------
@@ -85,7 +91,9 @@ def mean_average_precision(
         y_true, y_score, labels=labels, sample_weight=sample_weight
     )
     scores = plain_average_precisions(target, y_score, sample_weight)
-    scores = average_classes(scores, target, sample_weight, average, zero_division)
+    scores = average_classes(
+        scores, target, sample_weight, average, zero_division, labels
+    )
     return scores if average is None else float(scores)
 
 
@@ -123,7 +131,7 @@ def d_prime_score(y_true, y_score, *, average="macro", sample_weight=None, label
     float, or ndarray of shape (n_classes,) if ``average=None``
         The score, 0 for scores that tell nothing, higher is better, infinite without
         an error. A class that no clip or every clip is of has none: it is left out of
-        the mean, and NaN with ``average=None``.
+        the mean, with a warning, and NaN with ``average=None``.
 
     Raises
     ------
@@ -150,10 +158,18 @@ def d_prime_score(y_true, y_score, *, average="macro", sample_weight=None, label
     areas = areas_under_roc(target, y_score, sample_weight)
     if average is None:
         return math.sqrt(2) * ndtri(areas)
-    if np.isnan(areas).all():
+    undefined = np.isnan(areas)
+    if undefined.all():
         raise ValueError(
             "y_true has no class with both clips that are of it and others: d' "
             "compares the scores of the ones and the others"
+        )
+    if undefined.any():
+        warn_of_classes(
+            "d' is undefined for {} of {} classes, the first {}: no clip or every clip "
+            "is of them, and they are left out of the mean",
+            undefined,
+            labels,
         )
     return float(math.sqrt(2) * ndtri(np.nanmean(areas)))
 

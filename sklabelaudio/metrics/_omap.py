@@ -1,8 +1,10 @@
 """OmAP: mean average precision that forgives confusing classes that are alike."""
 
+import warnings
 from numbers import Real
 
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Options, StrOptions, validate_params
 
@@ -13,6 +15,7 @@ from ._checks import check_tagging
 # A level whose masked matrix has a mean below this is not normalised, for all but
 # nothing of it is left.
 _LEAST_NORM = 1e-9
+_MOST_LEVELS = 10_000
 OMAP_CONSTRAINTS = {
     "y_true": ["array-like", "sparse matrix"],
     "y_score": ["array-like"],
@@ -22,8 +25,8 @@ OMAP_CONSTRAINTS = {
     "average": [StrOptions({"macro", "weighted"}), None],
     "sample_weight": ["array-like", None],
     "labels": ["array-like", None],
-    "zero_division": [Options(Real, {0.0, 1.0}), "nan"],
-    "unlabelled": [StrOptions({"farthest", "ignore"})],
+    "zero_division": [Options(Real, {0.0, 1.0}), "nan", StrOptions({"warn"})],
+    "unlabelled": [StrOptions({"warn", "farthest", "ignore"})],
 }
 
 
@@ -38,8 +41,8 @@ def omap_score(
     average="macro",
     sample_weight=None,
     labels=None,
-    zero_division=0.0,
-    unlabelled="farthest",
+    zero_division="warn",
+    unlabelled="warn",
 ):
     """Ontology-aware mean average precision (OmAP).
 
@@ -79,12 +82,14 @@ def omap_score(
         Weights of the clips. Those of weight 0 are left out.
     labels : array-like of shape (n_classes,), default=None
         The labels of the columns in their order, needed where `y_true` holds labels.
-    zero_division : {0.0, 1.0, np.nan}, default=0.0
-        The score of a class that no clip is of, which has no recall. NaN leaves such
-        classes out of the mean, and is what to take for a few clips of many classes.
-    unlabelled : {"farthest", "ignore"}, default="farthest"
+    zero_division : {"warn", 0.0, 1.0, np.nan}, default="warn"
+        The score of a class that no clip is of, which has no recall: ``"warn"`` is 0
+        with a warning. NaN leaves such classes out of the mean, and is what to take
+        for a few clips of many classes.
+    unlabelled : {"warn", "farthest", "ignore"}, default="warn"
         Clips without a label: ``"farthest"`` takes all classes to be at the greatest
-        distance from them, ``"ignore"`` leaves these clips out.
+        distance from them, and ``"warn"`` does so with a warning; ``"ignore"`` leaves
+        these clips out.
 
     Returns
     -------
@@ -171,8 +176,8 @@ def omap_levels(
     average="macro",
     sample_weight=None,
     labels=None,
-    zero_division=0.0,
-    unlabelled="farthest",
+    zero_division="warn",
+    unlabelled="warn",
 ):
     """Ontology-aware mean average precision at each level.
 
@@ -201,9 +206,10 @@ def omap_levels(
         Weights of the clips. Those of weight 0 are left out.
     labels : array-like of shape (n_classes,), default=None
         The labels of the columns in their order, needed where `y_true` holds labels.
-    zero_division : {0.0, 1.0, np.nan}, default=0.0
-        The score of a class that no clip is of; NaN leaves it out of the mean.
-    unlabelled : {"farthest", "ignore"}, default="farthest"
+    zero_division : {"warn", 0.0, 1.0, np.nan}, default="warn"
+        The score of a class that no clip is of: ``"warn"`` is 0 with a warning, and
+        NaN leaves it out of the mean.
+    unlabelled : {"warn", "farthest", "ignore"}, default="warn"
         What becomes of clips without a label, as for :func:`omap_score`.
 
     Returns
@@ -238,13 +244,21 @@ def omap_levels(
         distances=distances,
     )
     distances = check_distances(distances, target.shape[1])
-    levels = _check_levels(levels, distances.max())
-    if unlabelled == "ignore":
-        labelled = target.any(axis=1)
-        if not labelled.all():
-            target, y_score = target[labelled], y_score[labelled]
-            if sample_weight is not None:
-                sample_weight = sample_weight[labelled]
+    levels = check_levels(levels, distances.max())
+    labelled = target.any(axis=1)
+    if unlabelled == "ignore" and not labelled.all():
+        target, y_score = target[labelled], y_score[labelled]
+        if sample_weight is not None:
+            sample_weight = sample_weight[labelled]
+    elif unlabelled == "warn" and not labelled.all():
+        warnings.warn(
+            f"y_true has no label for {np.sum(~labelled)} of {len(labelled)} clips, "
+            f"the first in row {np.argmin(labelled)}: they are taken to be farthest "
+            "from all classes. Set unlabelled='farthest' to have that without a "
+            "warning, or 'ignore' to leave such clips out",
+            UndefinedMetricWarning,
+            stacklevel=3,
+        )
     values, ranks = np.unique(distances, return_inverse=True)
     kinds = _rank_nearest(target, ranks.astype(np.min_scalar_type(len(values) - 1)))
     order = np.argsort(levels)
@@ -262,11 +276,38 @@ def omap_levels(
         penalties=penalties,
         norms=norms,
     )
-    return average_classes(scores, target, sample_weight, average, zero_division)
+    return average_classes(
+        scores, target, sample_weight, average, zero_division, labels
+    )
 
 
-def _check_levels(levels, greatest):
+def check_levels(levels, greatest):
+    """Return the levels of OmAP.
+
+    Parameters
+    ----------
+    levels : array-like of shape (n_levels,) or None
+        Levels; None for each whole number up to `greatest`.
+    greatest : float
+        The greatest distance.
+
+    Returns
+    -------
+    ndarray of shape (n_levels,), dtype=float64
+        The levels.
+
+    Raises
+    ------
+    ValueError
+        If they are none, or too many.
+    """
     if levels is None:
+        if greatest >= _MOST_LEVELS:
+            raise ValueError(
+                f"distances go up to {greatest:g}, and levels=None takes a level for "
+                f"each whole number: that is more than {_MOST_LEVELS:,} levels, pass "
+                "some of them"
+            )
         return np.arange(int(greatest) + 1, dtype=np.float64)
     levels = check_array(levels, ensure_2d=False, dtype=np.float64, input_name="levels")
     if levels.ndim != 1 or levels.min() < 0:

@@ -6,32 +6,38 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from .._distances import check_distances
-from ._checks import is_indicator
-from ._omap import OMAP_CONSTRAINTS, omap_score
+from ._checks import check_labels, check_names, is_indicator
+from ._omap import OMAP_CONSTRAINTS, check_levels, omap_score
 
+SCORING_METHODS = ("predict_proba", "decision_function")
 _DEFAULTS = {
     "labels": None,
     "weighting": "distance",
     "levels": None,
     "average": "macro",
-    "zero_division": 0.0,
-    "unlabelled": "farthest",
+    "zero_division": "warn",
+    "unlabelled": "warn",
 }
 
 
 class _OmAPScorer:
-    def __init__(self, distances, response_method, params):
+    def __init__(self, distances, methods, params):
         self._distances = distances
-        self._response_method = response_method
+        self._methods = methods
         self._params = params
         # It knows how scikit-learn asks for sample weights; the scores need the names
         # of the columns too, which it doesn't tell.
         self._requests = make_scorer(omap_score)
 
     def __call__(self, estimator, X, y, sample_weight=None):
-        y_score = _call_first(estimator, self._response_method, X)
-        y_score = _stack_columns(y_score, estimator)
-        y_score = self._order_columns(y_score, estimator, y)
+        y_score = score_classes(
+            estimator,
+            X,
+            y,
+            methods=self._methods,
+            labels=self._params["labels"],
+            n_classes=len(self._distances),
+        )
         return omap_score(
             y,
             y_score,
@@ -39,31 +45,6 @@ class _OmAPScorer:
             sample_weight=sample_weight,
             **self._params,
         )
-
-    def _order_columns(self, y_score, estimator, y):
-        """Put the columns in the order of `labels`, where the estimator names them."""
-        labels, classes = self._params["labels"], getattr(estimator, "classes_", None)
-        if labels is None or classes is None or isinstance(classes, list):
-            return y_score
-        labels, classes = list(labels), np.asarray(classes).tolist()
-        if is_indicator(y, len(self._distances)):
-            if isinstance(classes[0], str) and classes != labels:
-                raise ValueError(
-                    "the classes of the estimator and the columns of y, which labels "
-                    "names, have different orders: give both in one order"
-                )
-            return y_score
-        unknown = [label for label in classes if label not in labels]
-        if unknown:
-            raise ValueError(
-                f"the estimator has classes that are not in labels: {unknown}. Add "
-                "them, and their distances"
-            )
-        # A class that the estimator never saw gets the same score for each clip,
-        # whatever it is, for classes are ranked one by one.
-        ordered = np.zeros((len(y_score), len(labels)), dtype=y_score.dtype)
-        ordered[:, [labels.index(label) for label in classes]] = y_score
-        return ordered
 
     def __repr__(self):
         n_classes = len(self._distances)
@@ -88,18 +69,95 @@ class _OmAPScorer:
         return True
 
 
+def check_scoring(distances, labels, response_method):
+    """Return what a scorer is told, checked.
+
+    Parameters
+    ----------
+    distances : array-like of shape (n_classes, n_classes)
+        Distance between every two classes.
+    labels : array-like of shape (n_classes,) or None
+        Their labels.
+    response_method : str or sequence of str
+        The method that gives scores, or several.
+
+    Returns
+    -------
+    distances : ndarray of shape (n_classes, n_classes)
+        The distances.
+    labels : list of length n_classes, or None
+        The labels.
+    methods : list of str
+        The methods.
+
+    Raises
+    ------
+    TypeError
+        If labels are none, or have no order.
+    ValueError
+        If distances are none, labels are of other classes, or a method has no name.
+    """
+    methods = response_method
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    if not methods or not all(isinstance(name, str) for name in methods):
+        raise ValueError(
+            f"response_method={response_method!r} must be the name of a method, or a "
+            "list of names"
+        )
+    matrix = check_distances(distances)
+    labels = check_labels(labels, len(matrix), "distances")
+    check_names(labels, {"distances": distances})
+    return matrix, labels, methods
+
+
+def score_classes(estimator, X, y, *, methods, labels, n_classes):
+    """Return the scores that a classifier gives, in the order of the distances.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The fitted classifier.
+    X : array-like
+        The clips.
+    y : array-like
+        What they are: the columns of an indicator matrix must have the order of the
+        classifier's.
+    methods : list of str
+        Methods that give scores, of which the first is called that there is.
+    labels : list of length n_classes, or None
+        The labels of the columns wanted. None takes the columns as they are.
+    n_classes : int
+        How many columns are wanted.
+
+    Returns
+    -------
+    ndarray of shape (n_clips, n_classes)
+        The scores.
+
+    Raises
+    ------
+    TypeError
+        If there is no such method.
+    ValueError
+        If it gives no score of each class, or of other classes.
+    """
+    y_score = _call_first(estimator, methods, X)
+    y_score = _stack_columns(y_score, estimator, n_classes)
+    return _order_columns(y_score, estimator, is_indicator(y, n_classes), labels)
+
+
 def _call_first(estimator, methods, X):
-    for name in (methods,) if isinstance(methods, str) else methods:
+    for name in methods:
         method = getattr(estimator, name, None)
         if method is not None:
             return method(X)
     raise TypeError(
-        f"{type(estimator).__name__} has no {methods}: OmAP ranks clips by scores of "
-        "each class"
+        f"{type(estimator).__name__} has no {' or '.join(methods)}: OmAP ranks clips "
+        "by scores of each class"
     )
 
 
-def _stack_columns(y_score, estimator):
+def _stack_columns(y_score, estimator, n_classes):
     """Return the scores as a matrix, whatever scikit-learn's classifiers give."""
     if isinstance(y_score, list):
         for classes in estimator.classes_:
@@ -113,9 +171,42 @@ def _stack_columns(y_score, estimator):
         # one, which is the same for each clip and so tells nothing.
         return np.stack([values[:, -1] for values in y_score], axis=1)
     y_score = np.asarray(y_score)
-    if y_score.ndim == 1:  # of two classes, the second
-        return np.stack([-y_score, y_score], axis=1)
+    n_classes = len(getattr(estimator, "classes_", range(n_classes)))
+    if y_score.ndim == 1 and n_classes == 2 and y_score.dtype.kind in "biuf":
+        return np.stack([-y_score, y_score], axis=1)  # it was the second's
+    if y_score.shape[1:] != (n_classes,):
+        raise ValueError(
+            f"{type(estimator).__name__} gives scores of shape {y_score.shape} for "
+            f"{n_classes} classes: OmAP needs a column for each class, as "
+            "predict_proba gives, or decision_function with one against the rest"
+        )
     return y_score
+
+
+def _order_columns(y_score, estimator, y_has_columns, labels):
+    """Put the columns in the order of `labels`, where the estimator names them."""
+    classes = getattr(estimator, "classes_", None)
+    if labels is None or classes is None or isinstance(classes, list):
+        return y_score
+    classes = np.asarray(classes).tolist()
+    if y_has_columns:
+        if isinstance(classes[0], str) and classes != labels:
+            raise ValueError(
+                "the classes of the estimator and the columns of y, which labels "
+                "names, have different orders: give both in one order"
+            )
+        return y_score
+    unknown = [label for label in classes if label not in labels]
+    if unknown:
+        raise ValueError(
+            f"the estimator has classes that are not in labels: {unknown}. Add them, "
+            "and their distances"
+        )
+    # A class that the estimator never saw gets the same score for each clip, whatever
+    # it is, for classes are ranked one by one.
+    ordered = np.zeros((len(y_score), len(labels)), dtype=y_score.dtype)
+    ordered[:, [labels.index(label) for label in classes]] = y_score
+    return ordered
 
 
 @validate_params(
@@ -137,9 +228,9 @@ def make_omap_scorer(
     weighting="distance",
     levels=None,
     average="macro",
-    zero_division=0.0,
-    unlabelled="farthest",
-    response_method=("predict_proba", "decision_function"),
+    zero_division="warn",
+    unlabelled="warn",
+    response_method=SCORING_METHODS,
 ):
     """Make a scorer of ontology-aware mean average precision.
 
@@ -165,10 +256,10 @@ def make_omap_scorer(
         number from 0 to the greatest distance.
     average : {"macro", "weighted"}, default="macro"
         The mean over classes, or that weighted by their numbers of clips.
-    zero_division : {0.0, 1.0, np.nan}, default=0.0
-        The score of a class that no clip of the fold is of; NaN leaves it out of the
-        mean.
-    unlabelled : {"farthest", "ignore"}, default="farthest"
+    zero_division : {"warn", 0.0, 1.0, np.nan}, default="warn"
+        The score of a class that no clip of the fold is of: ``"warn"`` is 0 with a
+        warning, and NaN leaves it out of the mean.
+    unlabelled : {"warn", "farthest", "ignore"}, default="warn"
         What becomes of clips without a label, as for :func:`omap_score`.
     response_method : str or sequence of str, \
             default=("predict_proba", "decision_function")
@@ -182,8 +273,11 @@ def make_omap_scorer(
 
     Raises
     ------
+    TypeError
+        If `labels` have no order.
     ValueError
-        If `distances` are none.
+        If `distances` or `levels` are none, `labels` are of other classes, or
+        `response_method` is no name.
 
     See Also
     --------
@@ -207,6 +301,8 @@ def make_omap_scorer(
     >>> cross_val_score(LogisticRegression(), X, y, cv=3, scoring=scoring).round(2)
     array([0.96, 0.98, 1.  ])
     """
+    checked, labels, methods = check_scoring(distances, labels, response_method)
+    check_levels(levels, checked.max())
     params = {
         "labels": labels,
         "weighting": weighting,
@@ -215,4 +311,4 @@ def make_omap_scorer(
         "zero_division": zero_division,
         "unlabelled": unlabelled,
     }
-    return _OmAPScorer(check_distances(distances), response_method, params)
+    return _OmAPScorer(checked, methods, params)

@@ -113,6 +113,10 @@ class OntologyBCELoss(nn.Module):
         ------
         ValueError
             If shapes don't fit together, or targets are not between 0 and 1.
+
+        Notes
+        -----
+        A batch in which no clip counts has the loss 0.
         """
         if output.shape != target.shape:
             raise ValueError(
@@ -158,7 +162,7 @@ class OntologyBCELoss(nn.Module):
         Raises
         ------
         ValueError
-            If it has not that shape, or not values between 0 and 1.
+            If shapes don't fit together, or targets are not between 0 and 1.
         """
         n_classes = len(self.penalties)
         if target.ndim != 2 or target.shape[1] != n_classes:
@@ -166,7 +170,12 @@ class OntologyBCELoss(nn.Module):
                 f"target has shape {tuple(target.shape)}, but distances are of "
                 f"{n_classes} classes: it must be (n_clips, {n_classes})"
             )
-        least, greatest = target.aminmax()
+        if sample_weight is not None and sample_weight.shape != target.shape[:1]:
+            raise ValueError(
+                f"sample_weight has shape {tuple(sample_weight.shape)} for "
+                f"{len(target)} clips: it must be ({len(target)},), one for each"
+            )
+        least, greatest = (value.item() for value in target.aminmax())
         if not (least >= 0 and greatest <= 1):
             raise ValueError(
                 "target has values that are not between 0 and 1: 1 is a label, 0 is "
@@ -182,13 +191,20 @@ class OntologyBCELoss(nn.Module):
             0, clips.unsqueeze(1).expand_as(penalties), penalties, "amin"
         )
         weights.nan_to_num_(posinf=0)  # none is left
-        greatest = weights.amax(dim=1, keepdim=True)
-        weights = torch.where(greatest > 0, weights / greatest, 1)
+        weights.div_(weights.amax(dim=1, keepdim=True))
+        weights.nan_to_num_(nan=1)  # all were 0
         weights[clips, labels] = 1
-        return weights / _mean_over_clips(weights, sample_weight)
+        mean = _mean_over_clips(weights, sample_weight)
+        return weights.div_(mean if sample_weight is None else _or_one(mean))
 
 
 def _mean_over_clips(values, sample_weight):
     if sample_weight is None:
         return values.mean()
-    return sample_weight @ values.mean(dim=1) / sample_weight.sum()
+    counts = sample_weight.to(values.dtype)
+    return counts @ values.mean(dim=1) / _or_one(counts.sum())
+
+
+def _or_one(divisor):
+    """Return what nothing can be divided by, which is 0, as 1."""
+    return torch.where(divisor > 0, divisor, 1)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -357,6 +359,51 @@ def test_few_points_stand_out_among_many():
     text, audio = (display.scatters_[kind, None] for kind in ("text", "audio"))
     assert text.get_sizes() > 5 * audio.get_sizes()
     assert text.get_zorder() > audio.get_zorder()
+
+
+def test_few_points_stand_out_among_those_of_their_colour():
+    rng = np.random.default_rng(0)
+    display = EmbeddingProjectionDisplay.from_embeddings(
+        rng.normal(size=(60, 3)), kinds=["text"] * 5 + ["audio"] * 55, method="pca"
+    )
+    text, audio = (display.scatters_[kind, None] for kind in ("text", "audio"))
+    assert to_hex(text.get_edgecolor()[0]) == "#000000"
+    assert to_hex(audio.get_edgecolor()[0]) == color_of(audio)
+    # With as many of each, none stands out.
+    display = EmbeddingProjectionDisplay.from_embeddings(
+        rng.normal(size=(10, 3)), kinds=["text", "audio"] * 5, method="pca"
+    )
+    for scatter in display.scatters_.values():
+        assert to_hex(scatter.get_edgecolor()[0]) == color_of(scatter)
+
+
+@pytest.mark.parametrize("n_groups", [7, 20])
+def test_groups_differ_without_colours(n_groups):
+    embeddings, groups = make_clusters(60, n_groups, 60)
+    display = EmbeddingProjectionDisplay.from_embeddings(
+        embeddings, groups=groups, method="pca"
+    )
+    shapes = [
+        scatter.get_paths()[0].vertices.tobytes()
+        for scatter in display.scatters_.values()
+    ]
+    assert len(set(shapes)) == min(n_groups, 8)
+    # Neighbours in the legend, whose colours are alike in some maps, always do.
+    assert all(left != right for left, right in pairwise(shapes))
+    markers = [handle.get_marker() for handle in display.legend_.legend_handles]
+    assert len(set(markers)) == min(n_groups, 8)
+
+
+def test_labels_do_not_cover_points_where_there_is_room():
+    # Half of the second point is under a label on the first one's right.
+    points = np.array([[0.0, 0.0], [0.1, -0.04], [-1.0, -1.0], [1.0, 1.0]])
+    display = EmbeddingProjectionDisplay(points, labels=["a long label", *[None] * 3])
+    display.plot()
+    display.figure_.draw_without_rendering()
+    (box,) = boxes_of(display.texts_)
+    for pixel in display.ax_.transData.transform(points):
+        beyond = np.maximum(box[:2] - pixel, pixel - box[2:]).max()
+        assert beyond > 3 * display.figure_.dpi / 72
 
 
 @pytest.mark.parametrize("n_groups", [3, 7, 50])

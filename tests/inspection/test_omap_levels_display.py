@@ -1,7 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import average_precision_score
+from sklearn.naive_bayes import GaussianNB
+from sklearn.svm import LinearSVC
 
 from sklabelaudio.inspection import OmAPLevelsDisplay
 from sklabelaudio.metrics import omap_levels, omap_score
@@ -43,7 +47,7 @@ def test_difference_to_the_first_model():
         np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
     assert display.ax_.get_ylabel() == "OmAP above that of plain"
     assert display.ax_.get_xlabel() == "Level (greatest distance forgiven)"
-    assert legend_of(display) == ["aligned (+0.000)", "other (-0.467)"]
+    assert legend_of(display) == ["aligned (+0.000)", "other (−0.467)"]
     assert set(display.baseline_line_.get_ydata()) == {0}
 
 
@@ -109,7 +113,54 @@ def test_from_predictions_by_the_definition():
         curve(display, "model 1"), expected["model 1"] - expected["model 0"], atol=1e-12
     )
     omap = [omap_score(y_true, y, distances=DISTANCES) for y in y_scores.values()]
-    assert legend_of(display) == [f"model 1 ({omap[1] - omap[0]:+.3f})"]
+    mean = f"{omap[1] - omap[0]:+.3f}".replace("-", "−")
+    assert legend_of(display) == [f"model 1 ({mean})"]
+
+
+def test_from_estimators_in_the_order_of_the_distances():
+    rng = np.random.default_rng(0)
+    y = np.array(LABELS)[np.arange(80) % 4]
+    X = np.eye(4)[np.arange(80) % 4] + rng.normal(size=(80, 4))
+    # Not the order of `classes_`, which is alphabetical.
+    labels = ["rain", "car", "laughter", "giggle"]
+    order = [LABELS.index(label) for label in labels]
+    distances = DISTANCES[np.ix_(order, order)]
+    models = {"nb": GaussianNB().fit(X, y), "svm": LinearSVC().fit(X, y)}
+    y_scores = {
+        "nb": models["nb"].predict_proba(X)[:, order],
+        "svm": models["svm"].decision_function(X)[:, order],
+    }
+    settings = {"distances": distances, "labels": labels, "weighting": "binary"}
+    display = OmAPLevelsDisplay.from_estimators(models, X, y, **settings)
+    expected = OmAPLevelsDisplay.from_predictions(y, y_scores, **settings)
+    for name, scores in expected.scores.items():
+        np.testing.assert_array_equal(display.scores[name], scores)
+    assert list(display.lines_) == ["svm"]
+    only = OmAPLevelsDisplay.from_estimators(
+        models, X, y, baseline=None, levels=[3, 1], lw=3, **settings
+    )
+    assert only.lines_["nb"].get_xdata().tolist() == [1, 3]
+    assert only.lines_["nb"].get_linewidth() == 3
+
+
+def test_estimators_that_are_bad():
+    X, y = np.eye(4), LABELS
+    settings = {"distances": DISTANCES, "labels": LABELS}
+    with pytest.raises(TypeError, match="estimators is a GaussianNB: pass a dict"):
+        OmAPLevelsDisplay.from_estimators(GaussianNB(), X, y, **settings)
+    with pytest.raises(TypeError, match="LinearRegression has no predict_proba or"):
+        OmAPLevelsDisplay.from_estimators(
+            {"line": LinearRegression().fit(X, X)}, X, y, **settings
+        )
+    with pytest.raises(ValueError, match="labels has length 3, but distances 4"):
+        OmAPLevelsDisplay.from_estimators(
+            {"nb": GaussianNB().fit(X, y)}, X, y, distances=DISTANCES, labels=LABELS[:3]
+        )
+
+
+def test_scores_that_are_lists():
+    display = OmAPLevelsDisplay({"a": [0.5, 0.6], "b": [0.4, 0.4]}, levels=[2, 1])
+    assert display.plot().lines_["b"].get_ydata() == pytest.approx([-0.2, -0.1])
 
 
 def test_settings_of_the_score():
@@ -149,6 +200,7 @@ def test_reference_figures(shared, case):
         figures["target"],
         {"model": figures["score"], "constant": np.zeros(figures["score"].shape)},
         distances=distances,
+        zero_division=0.0,
         baseline=None,
     )
     np.testing.assert_allclose(
@@ -170,6 +222,51 @@ def test_whole_levels_have_whole_ticks():
     assert (whole.ax_.get_xticks() % 1 == 0).all()
     parts = OmAPLevelsDisplay.from_levels(SCORES, levels=[0, 0.5, 1])
     np.testing.assert_array_equal(parts.lines_["other"].get_xdata(), [0, 0.5, 1])
+
+
+def test_curves_differ_without_colours():
+    scores = {f"model {i}": np.full(3, 0.1 * i) for i in range(6)}
+    lines = OmAPLevelsDisplay.from_levels(scores, baseline=None).lines_.values()
+    assert len({line.get_marker() for line in lines}) == 6
+
+
+@pytest.mark.parametrize("n_models", [2, 6])
+def test_the_legend_covers_no_curve(n_models):
+    scores = {f"a model with a very long name, {i}": [0.1 * i] * 3 for i in range(6)}
+    scores = dict(list(scores.items())[:n_models])
+    display = OmAPLevelsDisplay.from_levels(scores, baseline=None)
+    display.figure_.draw_without_rendering()
+    legend = display.legend_.get_window_extent()
+    label = display.ax_.xaxis.label.get_window_extent()
+    assert legend.y1 <= label.y0
+    assert legend.y0 >= 0
+    assert legend.x0 >= 0
+    assert legend.x1 <= display.figure_.bbox.x1
+    # The axes keep the size that they have without a legend, about.
+    assert display.ax_.bbox.height > 3 * display.figure_.dpi
+
+
+def test_one_warning_for_all_models():
+    y_true, y_scores = draw_predictions(3)
+    y_true[:, 0], y_true[:, 1], y_true[5] = True, False, False
+    with pytest.warns(UndefinedMetricWarning) as caught:
+        display = OmAPLevelsDisplay.from_predictions(
+            y_true, y_scores, distances=DISTANCES
+        )
+    messages = sorted(str(warning.message).split(",")[0] for warning in caught)
+    assert messages == [
+        "1 of 4 classes have no clip",
+        "y_true has no label for 1 of 60 clips",
+    ]
+    for name, y_score in y_scores.items():
+        expected = omap_levels(
+            y_true,
+            y_score,
+            distances=DISTANCES,
+            zero_division=0.0,
+            unlabelled="farthest",
+        )
+        np.testing.assert_array_equal(display.scores[name], expected)
 
 
 def test_given_axes_and_line_keywords(plt):

@@ -280,6 +280,17 @@ def test_one_row_for_the_whole_clip():
         TaggingDisplay.from_estimator(StandIn(PROBABILITIES[0]), np.zeros(24000))
 
 
+def test_steps_without_times():
+    tagger = SimpleNamespace(transform=StandIn().transform, classes_=LABELS)
+    with pytest.raises(TypeError, match=r"SimpleNamespace has no frame_times.*times"):
+        TaggingDisplay.from_estimator(tagger, np.zeros(24000), duration=3.0)
+
+
+def test_parts_that_are_lists(parts):
+    display = TaggingDisplay(PROBABILITIES.tolist(), labels=LABELS, times=TIMES)
+    check_drawn(display.plot())
+
+
 @pytest.mark.parametrize("classifier", [None, SimpleNamespace(predict_proba=np.abs)])
 def test_labels_that_nobody_knows(classifier):
     with pytest.raises(ValueError, match=r"labels=None, and \w+ has no list"):

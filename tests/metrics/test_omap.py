@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import (
@@ -26,7 +27,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from sklabelaudio.metrics import (
     make_omap_scorer,
@@ -96,15 +97,18 @@ def test_every_reference_figure(folder, audioset_distances, case):
     def check(values, name):
         np.testing.assert_allclose(values, figures[name], rtol=0, atol=1e-12)
 
-    by_class = omap_levels(target, score, distances=distances, average=None)
-    check(by_class, "ap")
-    check(omap_levels(target, score, distances=distances), "omap_level")
-    check(omap_score(target, score, distances=distances), "omap")
+    zero = {"distances": distances, "zero_division": 0.0}
+    check(omap_levels(target, score, average=None, **zero), "ap")
+    check(omap_levels(target, score, **zero), "omap_level")
+    check(omap_score(target, score, **zero), "omap")
     present = omap_levels(target, score, distances=distances, zero_division=np.nan)
     check(present, "omap_level_valid")
     check(present.mean(), "omap_valid")
-    check(mean_average_precision(target, score, average=None), "map_class")
-    check(mean_average_precision(target, score), "map")
+    check(
+        mean_average_precision(target, score, average=None, zero_division=0.0),
+        "map_class",
+    )
+    check(mean_average_precision(target, score, zero_division=0.0), "map")
     check(mean_average_precision(target, score, zero_division=np.nan), "map_valid")
 
 
@@ -122,7 +126,9 @@ def test_hand_example(folder):
 def test_binary_weights_are_those_of_the_reference(folder, audioset_distances, case):
     figures, distances, target, score = load_case(folder, audioset_distances, case)
     variants = np.load(folder / "omap_variants_A_information_only.npz")
-    levels = omap_levels(target, score, distances=distances, weighting="binary")
+    levels = omap_levels(
+        target, score, distances=distances, weighting="binary", zero_division=0.0
+    )
     np.testing.assert_allclose(levels, variants[f"A_{case}_binary"], atol=1e-12)
     assert levels[0] == pytest.approx(figures["map"].item(), abs=1e-12)
 
@@ -190,6 +196,8 @@ def test_is_average_precision_with_weights_of_false_positives(problem):
         levels=[problem["level"]],
         sample_weight=problem["weights"],
         average=None,
+        zero_division=0.0,
+        unlabelled="farthest",
     )
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-12)
 
@@ -261,38 +269,77 @@ def test_averages():
     y_true, y_score = make_scores()
     y_true[:, 1] = 0
     weights = np.linspace(0.5, 2, 60)
-    by_class = score(y_true, y_score, average=None, sample_weight=weights)
+    zero = {
+        "sample_weight": weights, "zero_division": 0.0, "unlabelled": "farthest"
+    }  # fmt: skip
+    by_class = score(y_true, y_score, average=None, **zero)
     assert by_class.shape == (4,)
     assert by_class[1] == 0
-    assert score(y_true, y_score, sample_weight=weights) == pytest.approx(
-        by_class.mean()
+    assert score(y_true, y_score, **zero) == pytest.approx(by_class.mean())
+    assert score(y_true, y_score, average="weighted", **zero) == pytest.approx(
+        np.average(by_class, weights=weights @ y_true)
     )
-    assert score(
-        y_true, y_score, sample_weight=weights, average="weighted"
-    ) == pytest.approx(np.average(by_class, weights=weights @ y_true))
 
 
 @pytest.mark.parametrize("undefined", [0.0, 1.0, np.nan])
 def test_class_without_positives(undefined):
     y_true, y_score = make_scores()
     y_true[:, [0, 2]] = 0
-    by_class = score(y_true, y_score, average=None, zero_division=undefined)
+    rules = {"zero_division": undefined, "unlabelled": "farthest"}
+    by_class = score(y_true, y_score, average=None, **rules)
     np.testing.assert_array_equal(by_class[[0, 2]], [undefined] * 2)
-    assert score(y_true, y_score, zero_division=undefined) == pytest.approx(
-        np.nanmean(by_class)
-    )
+    assert score(y_true, y_score, **rules) == pytest.approx(np.nanmean(by_class))
     # Their number of clips is 0, so that they never count in this mean.
-    assert score(
-        y_true, y_score, zero_division=undefined, average="weighted"
-    ) == pytest.approx(np.average(by_class[[1, 3]], weights=y_true.sum(0)[[1, 3]]))
+    assert score(y_true, y_score, average="weighted", **rules) == pytest.approx(
+        np.average(by_class[[1, 3]], weights=y_true.sum(0)[[1, 3]])
+    )
 
 
 @pytest.mark.parametrize("undefined", [0.0, np.nan])
 @pytest.mark.parametrize("average", ["macro", "weighted"])
 def test_no_positives_at_all(average, undefined):
     y_true, y_score = make_scores()
-    value = score(0 * y_true, y_score, average=average, zero_division=undefined)
+    value = score(
+        0 * y_true,
+        y_score,
+        average=average,
+        zero_division=undefined,
+        unlabelled="farthest",
+    )
     np.testing.assert_equal(value, undefined)
+
+
+@pytest.mark.parametrize("metric", [omap_score, omap_levels, mean_average_precision])
+def test_class_without_positives_counts_0_with_a_warning(metric):
+    y_true, y_score = make_scores()
+    y_true[:, 0], y_true[:, [1, 3]] = 1, 0
+    settings = {} if metric is mean_average_precision else {"distances": DISTANCES}
+    for labels, named in [(None, "the first column 1"), (LABELS, "the first 'giggle'")]:
+        message = f"2 of 4 classes have no clip, {named}: they count as 0. Set zero_div"
+        with pytest.warns(UndefinedMetricWarning, match=message) as caught:
+            value = metric(y_true, y_score, labels=labels, **settings)
+        assert len(caught) == 1
+        np.testing.assert_array_equal(
+            value, metric(y_true, y_score, zero_division=0.0, **settings)
+        )
+    # There they count nothing, whatever their score.
+    metric(y_true, y_score, average="weighted", **settings)
+
+
+def test_clip_without_labels_is_as_far_as_can_be_with_a_warning():
+    y_true, y_score = make_scores()
+    y_true[[7, 11]] = 0
+    message = (
+        "no label for 2 of 60 clips, the first in row 7: they are taken to be fart"
+    )
+    with pytest.warns(UndefinedMetricWarning, match=message) as caught:
+        value = score(y_true, y_score)
+    assert len(caught) == 1
+    assert value == score(y_true, y_score, unlabelled="farthest")
+    # One that is left out is none.
+    weights = np.ones(60)
+    weights[[7, 11]] = 0
+    score(y_true, y_score, sample_weight=weights)
 
 
 def test_clip_without_labels_is_as_far_as_can_be():
@@ -302,9 +349,12 @@ def test_clip_without_labels_is_as_far_as_can_be():
         weigh_and_score(y_true, y_score, DISTANCES, level=level, weighting="distance")
         for level in range(7)
     ]
-    assert score(y_true, y_score) == pytest.approx(np.mean(expected))
+    farthest = {"unlabelled": "farthest"}
+    assert score(y_true, y_score, **farthest) == pytest.approx(np.mean(expected))
     # At level 0 all false positives weigh the same, as they do in the plain score.
-    binary = omap_levels(y_true, y_score, distances=DISTANCES, weighting="binary")
+    binary = omap_levels(
+        y_true, y_score, distances=DISTANCES, weighting="binary", **farthest
+    )
     assert binary[0] == pytest.approx(mean_average_precision(y_true, y_score))
 
 
@@ -336,6 +386,7 @@ def name_labels(y_true):
     [
         lambda y: y.astype(bool),
         lambda y: y.astype(np.float32),
+        lambda y: y.astype(object),
         np.ndarray.tolist,
         csr_array,
         pd.DataFrame,
@@ -349,7 +400,9 @@ def name_labels(y_true):
 def test_kinds_of_targets(convert):
     y_true, y_score = make_scores()
     y_true[3] = 0
-    assert score(convert(y_true), y_score, labels=LABELS) == score(y_true, y_score)
+    expected = score(y_true, y_score, unlabelled="farthest")
+    same = score(convert(y_true), y_score, labels=LABELS, unlabelled="farthest")
+    assert same == expected
 
 
 def test_labels_that_are_numbers():
@@ -456,10 +509,15 @@ def test_shapes_differ():
     y_true, y_score = make_scores()
     with pytest.raises(ValueError, match=r"shape \(60, 4\) and y_score \(60, 3\)"):
         score(y_true, y_score[:, :3], DISTANCES[:3, :3])
-    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[59, 60"):
+    with pytest.raises(ValueError, match=r"shape \(60, 4\) and y_score \(60, 3\)"):
+        score(y_true.tolist(), y_score[:, :3], DISTANCES[:3, :3])
+    with pytest.raises(ValueError, match=r"shape \(59, 4\) and y_score \(60, 4\)"):
         score(y_true[1:], y_score)
-    with pytest.raises(ValueError, match="2D array, got 1D"):
-        score(y_true, y_score[:, 0])
+    with pytest.raises(ValueError, match="labels of 59 clips and y_score 60 rows"):
+        score(name_labels(y_true)[1:], y_score, labels=LABELS)
+    for wrong in (y_score[:, 0], y_score[np.newaxis]):
+        with pytest.raises(ValueError, match=r"y_score has shape .*: it must be \(n_c"):
+            score(y_true, wrong)
 
 
 def test_targets_are_no_indicators():
@@ -486,8 +544,17 @@ def test_labels_are_bad():
         score(y_true, y_score, labels=LABELS[:3])
     with pytest.raises(ValueError, match="'labels' parameter"):
         score(y_true, y_score, labels="rain")
+    # A set has no order, and so names no columns.
+    with pytest.raises(TypeError, match="labels is a set: pass a list"):
+        score(y_true, y_score, labels=set(LABELS))
+    with pytest.raises(TypeError, match=r"labels holds \['car', .* is no label"):
+        score(y_true, y_score, labels=np.array([LABELS]))
     with pytest.raises(ValueError, match="'y_true' parameter"):
         score("rain", y_score, labels=LABELS)
+    with pytest.raises(TypeError, match="y_true is a dict: pass"):
+        score({"rain": 1}, y_score, labels=LABELS)
+    with pytest.raises(TypeError, match=r"row 0 of y_true holds \['rain'\], .* no la"):
+        score([[["rain"]]] * 60, y_score, labels=LABELS)
 
 
 def test_unknown_labels_of_clips():
@@ -523,7 +590,7 @@ def test_names_of_columns_differ():
         (np.zeros(60), "not all 0"),
         (np.ones((60, 2)), r"sample_weight has shape \(60, 2\)"),
         (np.full(60, np.nan), "sample_weight contains NaN"),
-        (np.ones(59), "inconsistent numbers of samples"),
+        (np.ones(59), r"sample_weight has shape \(59,\) .* for 60 clips"),
     ],
 )
 def test_sample_weights_are_bad(weights, message):
@@ -535,6 +602,13 @@ def test_sample_weights_are_bad(weights, message):
 def test_levels_are_bad(levels):
     with pytest.raises(ValueError, match=r"levels|0 sample\(s\)"):
         score(*make_scores(), levels=levels)
+
+
+def test_distances_are_too_great_for_a_level_each():
+    y_true, y_score = make_scores()
+    with pytest.raises(ValueError, match=r"up to 6e\+09, .* a level for each"):
+        score(y_true, y_score, DISTANCES * 1e9)
+    assert score(y_true, y_score, DISTANCES * 1e9, levels=[0]) > 0
 
 
 @pytest.mark.parametrize(
@@ -733,6 +807,7 @@ def test_scorer_gets_sample_weights(sounds):
                 )
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_scorer_passes_on_its_options(sounds):
     X, _, target = sounds
     classifier = OneVsRestClassifier(LogisticRegression()).fit(X, target)
@@ -796,8 +871,9 @@ def test_scorer_in_zero_shot(sounds):
     kept = np.isin(y, ["giggle", "rain"])
     y_score = np.zeros((kept.sum(), 4))
     y_score[:, [1, 3]] = Nearest(["giggle", "rain"]).predict_proba(X[kept])
-    value = zero_shot_scorer(SCORING)(Nearest(), X[kept], y[kept])
-    assert value == score(target[kept], y_score)
+    scoring = make_omap_scorer(DISTANCES, labels=LABELS, zero_division=np.nan)
+    value = zero_shot_scorer(scoring)(Nearest(), X[kept], y[kept])
+    assert value == score(target[kept], y_score, zero_division=np.nan)
 
 
 def test_scorer_pickles(sounds):
@@ -810,9 +886,11 @@ def test_scorer_pickles(sounds):
 def test_scorer_prints_what_was_set():
     assert repr(SCORING) == "make_omap_scorer(<4 x 4>)"
     scoring = make_omap_scorer(
-        DISTANCES, weighting="binary", levels=[0], zero_division=float("0")
+        DISTANCES, weighting="binary", levels=[0], zero_division=0.0
     )
-    assert repr(scoring) == "make_omap_scorer(<4 x 4>, weighting='binary', levels=[0])"
+    assert repr(scoring) == (
+        "make_omap_scorer(<4 x 4>, weighting='binary', levels=[0], zero_division=0.0)"
+    )
 
 
 def test_scorer_of_something_without_scores(sounds):
@@ -839,6 +917,50 @@ def test_scorer_of_outputs_that_are_no_labels(sounds):
     classifier = KNeighborsClassifier().fit(X, np.column_stack([y] * 4))
     with pytest.raises(ValueError, match="with several outputs each must say yes or"):
         SCORING(classifier, X, target)
+
+
+@pytest.mark.parametrize("ask", ["labels", "matrix"])
+def test_scorer_of_another_number_of_columns(sounds, ask):
+    X, y, target = sounds
+    pairwise = SVC(decision_function_shape="ovo").fit(X, y)
+    message = "SVC gives scores of shape \\(120, 6\\) for 4 classes: .* a column for ea"
+    y = y if ask == "labels" else target
+    with pytest.raises(ValueError, match=message):
+        SCORING(pairwise, X, y)
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_scorer_of_predictions_that_are_no_scores(sounds, numbers):
+    X, y, target = sounds
+    labels = [0, 1, 2, 3] if numbers else LABELS
+    y = target.argmax(axis=1) if numbers else y
+    scoring = make_omap_scorer(DISTANCES, labels=labels, response_method="predict")
+    with pytest.raises(ValueError, match=r"gives scores of shape \(120,\) for 4 class"):
+        scoring(LogisticRegression().fit(X, y), X, y)
+
+
+@pytest.mark.parametrize("method", [[], [1], ["predict_proba", None]])
+def test_scorer_of_methods_that_are_none(method):
+    with pytest.raises(ValueError, match=r"response_method=.* must be the name of a"):
+        make_omap_scorer(DISTANCES, labels=LABELS, response_method=method)
+
+
+def test_scorer_checks_its_labels():
+    with pytest.raises(ValueError, match="labels has length 3, but distances 4 col"):
+        make_omap_scorer(DISTANCES, labels=LABELS[:3])
+    with pytest.raises(ValueError, match=r"labels holds \['car'\] more than once"):
+        make_omap_scorer(DISTANCES, labels=["car", "rain", "dog", "car"])
+    with pytest.raises(TypeError, match="labels is a set: pass a list"):
+        make_omap_scorer(DISTANCES, labels=set(LABELS))
+    named = pd.DataFrame(DISTANCES, index=LABELS, columns=LABELS)
+    make_omap_scorer(named, labels=np.array(LABELS))
+    with pytest.raises(ValueError, match="labels and distances name different classes"):
+        make_omap_scorer(named, labels=LABELS[::-1])
+
+
+def test_scorer_checks_its_levels():
+    with pytest.raises(ValueError, match="must be a list of distances, none negative"):
+        make_omap_scorer(DISTANCES, levels=[-1])
 
 
 def test_scorer_checks_its_distances():

@@ -42,6 +42,20 @@ def weigh_by_loops(target, distances, beta):
     return torch.tensor(weights, dtype=torch.float64) / mean
 
 
+def weigh_clip_by_clip(target, penalties):
+    """Weights as published, from the whole matrix for each clip."""
+    rows = []
+    for labels in target:
+        products = penalties.to(target.dtype) * labels
+        raw = products.masked_fill(products == 0, torch.inf).amin(dim=1)
+        raw[raw.isinf()] = 0
+        row = raw / raw.max() if raw.any() else torch.ones_like(raw)
+        row[labels > 0] = 1
+        rows.append(row)
+    weights = torch.stack(rows)
+    return weights / weights.mean()
+
+
 def make_batch(n_clips=6, n_classes=7, *, seed=0, soft=False):
     """Targets with a label in each clip, outputs, and distances not all whole."""
     rng = np.random.default_rng(seed)
@@ -103,6 +117,24 @@ def test_is_its_definition(seed, beta, soft):
     losses = binary_cross_entropy(output, target, reduction="none")
     expected = ((weights * losses).mean() + losses.mean()) / 2
     torch.testing.assert_close(loss(output, target), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_only_looking_at_labels_changes_no_bit(seed, soft, dtype):
+    _, target, distances = make_batch(20, 60, seed=seed, soft=soft)
+    target[3:5] = 0
+    target[7] = 1
+    target[9, 1:] = 0
+    target = target.to(dtype)
+    penalties = torch.from_numpy(distances / distances.max()).float()
+    given = target.clone()
+    assert torch.equal(
+        OntologyBCELoss(distances).class_weights(target),
+        weigh_clip_by_clip(target, penalties),
+    )
+    assert torch.equal(target, given)
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
@@ -206,6 +238,42 @@ def test_half_precision(dtype):
     value.backward()
     assert value.isfinite()
     assert edge.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_sample_weights_are_repetitions(dtype):
+    output, target, distances = make_batch()
+    loss = OntologyBCELoss(distances)
+    counts = torch.tensor([0, 1, 2, 0, 3, 1])
+    expected = loss(
+        output.repeat_interleave(counts, 0), target.repeat_interleave(counts, 0)
+    )
+    torch.testing.assert_close(loss(output, target, counts.to(dtype)), expected)
+    torch.testing.assert_close(
+        loss(output.float(), target, counts.to(dtype)), expected.float()
+    )
+
+
+def test_batch_that_counts_nothing_has_no_loss():
+    output, target, distances = make_batch()
+    loss = OntologyBCELoss(distances)
+    value = loss(output.requires_grad_(), target, torch.zeros(6))
+    value.backward()
+    assert value.item() == 0
+    assert not output.grad.any()
+    assert loss.class_weights(target, torch.zeros(6)).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 1), ()])
+def test_sample_weights_of_another_shape(shape):
+    output, target, distances = make_batch()
+    loss = OntologyBCELoss(distances)
+    for function in (
+        lambda w: loss(output, target, w),
+        lambda w: loss.class_weights(target, w),
+    ):
+        with pytest.raises(ValueError, match=r"sample_weight has shape .* for 6 clips"):
+            function(torch.ones(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
