@@ -9,8 +9,10 @@ from joblib import effective_n_jobs
 
 from ..feature_extraction._threads import one_native_thread_per_worker
 
-# Clips that are read ahead of those that are asked for, in batches.
+# Pieces that are read ahead of those that are asked for, in batches.
 _BATCHES_AHEAD = 2
+# Clips that are read ahead for predictions, of which more than a piece may be held.
+_CLIPS_AHEAD = 32
 
 
 class BatchLoader:
@@ -25,7 +27,8 @@ class BatchLoader:
     sample_weight : ndarray of shape (n_clips,), or None
         Their weights.
     draw_order : callable
-        Returns the indices of the clips of an epoch, in their order.
+        Returns the indices of the clips of an epoch in their order, which it draws
+        from a `numpy.random.Generator`.
     n_clips : int
         How many these are.
     batch_size : int
@@ -36,10 +39,12 @@ class BatchLoader:
     n_jobs : int or None
         Threads that read clips.
     seed : int or None, default=None
-        Of where pieces of longer clips begin, anew each epoch. ``None`` takes their
-        middle.
+        Of all that is drawn, which depends on it and the number of the epoch alone.
+        ``None`` draws nothing, and takes the middle of longer clips.
     augment : callable, default=None
-        ``augment(inputs, target, weights)`` gives the three changed.
+        ``augment(inputs, target, weights, generator)`` gives the first three changed.
+    n_epochs : int, default=0
+        Epochs that were before.
 
     Yields
     ------
@@ -62,6 +67,7 @@ class BatchLoader:
         n_jobs,
         seed=None,
         augment=None,
+        n_epochs=0,
     ):
         self.source = source
         self.target = target
@@ -73,7 +79,7 @@ class BatchLoader:
         self.n_jobs = n_jobs
         self.seed = seed
         self.augment = augment
-        self.n_epochs = 0
+        self.n_epochs = n_epochs
 
     def __len__(self):
         return self.n_clips
@@ -83,13 +89,30 @@ class BatchLoader:
         """Number of batches in an epoch."""
         return len(split_batches(np.arange(self.n_clips), self.batch_size))
 
+    def draw_seeds(self):
+        """Return four seeds of the epoch that is next, None without a seed.
+
+        They are of its order, of where pieces begin, of what is done to batches, and of
+        what draws from global generators.
+        """
+        if self.seed is None:
+            return None
+        # Integers of any size, and no two epochs or seeds alike.
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(self.n_epochs,))
+        return sequence.generate_state(4).tolist()
+
     def __iter__(self):
         import torch
 
-        order = self.draw_order()
-        batches = split_batches(order, self.batch_size)
-        inputs = self._read(order, batches)
+        rng = piece_seed = generator = None
+        if self.seed is not None:
+            order_seed, piece_seed, augment_seed, _ = self.draw_seeds()
+            rng = np.random.default_rng(order_seed)
+            generator = torch.Generator().manual_seed(augment_seed)
         self.n_epochs += 1
+        order = self.draw_order(rng)
+        batches = split_batches(order, self.batch_size)
+        inputs = self._read(order, batches, piece_seed)
         for indices, array in zip(batches, inputs, strict=True):
             X = torch.from_numpy(array).to(self.device)
             y = torch.from_numpy(self.target[indices].astype(array.dtype))
@@ -100,21 +123,20 @@ class BatchLoader:
                 weights = torch.from_numpy(weights)
                 weights = weights.to(self.device)
             if self.augment is not None:
-                X, y, weights = self.augment(X, y, weights)
+                X, y, weights = self.augment(X, y, weights, generator)
             yield X, (y if weights is None else (y, weights))
 
-    def _read(self, order, batches):
+    def _read(self, order, batches, piece_seed):
         """Yield the inputs of batches as arrays."""
         if not self.source.is_slow:
             for indices in batches:
                 yield self.source.take(indices)
             return
-        epoch = self.n_epochs
 
         def read(index):
             rng = None
-            if self.seed is not None:
-                rng = np.random.default_rng([self.seed, epoch, index])
+            if piece_seed is not None:
+                rng = np.random.default_rng([piece_seed, index])
             return self.source.piece(index, rng)
 
         pieces = map_ahead(
@@ -197,17 +219,19 @@ def map_ahead(function, items, *, n_jobs, n_ahead):
                 task.cancel()
 
 
-def encode_clips(module, source, *, indices, batch_size, device, n_jobs):
+def encode_clips(module, cut, indices, *, in_threads, batch_size, device, n_jobs):
     """Return the vectors of clips, each the mean of those of its windows.
 
     Parameters
     ----------
     module : torch.nn.Module
         The encoder, in evaluation mode on `device`.
-    source : ArraySet or ClipSet
-        The clips.
+    cut : callable
+        Gives the windows of the clip of an index.
     indices : sequence of int
-        Which of them.
+        The clips.
+    in_threads : bool
+        Whether threads do so.
     batch_size : int
         Windows at a time.
     device : torch.device
@@ -231,10 +255,11 @@ def encode_clips(module, source, *, indices, batch_size, device, n_jobs):
             counts[row] += 1
         held.clear()
 
-    if source.is_slow:
-        clips = map_ahead(source.windows, indices, n_jobs=n_jobs, n_ahead=batch_size)
+    if in_threads:
+        n_ahead = min(batch_size, _CLIPS_AHEAD)
+        clips = map_ahead(cut, indices, n_jobs=n_jobs, n_ahead=n_ahead)
     else:
-        clips = (source.windows(index) for index in indices)
+        clips = (cut(index) for index in indices)
     with closing(clips):
         for row, windows in enumerate(clips):
             for window in windows:

@@ -47,6 +47,10 @@ def check_candidate_labels(candidate_labels, *, n_least=2, sort=True):
             f"candidate_labels={candidate_labels!r} is one string: pass a list of "
             "labels"
         )
+    if any(label is None for label in candidate_labels):
+        raise ValueError(
+            f"candidate_labels={list(candidate_labels)!r} holds None: drop it"
+        )
     given = np.asarray(candidate_labels)
     labels, counts = np.unique(given, return_counts=True)
     if labels.size < counts.sum():

@@ -1,5 +1,7 @@
 """What SPATagger keeps of its training: how it scores clips, and its pickles."""
 
+import os
+
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -24,6 +26,11 @@ class ProximityModel:
     def _check_clips(self, X, plan, *, reset, training):
         """Return X as a set of clips."""
         if plan is None:
+            if _holds_clips(X):
+                raise ValueError(
+                    "X holds clips or log-mel, and with encoder=None SPATagger takes "
+                    "vectors: name an encoder, such as encoder='efficientat'"
+                )
             # As linear models do, double precision trains in double precision.
             dtype = [np.float64, np.float32]
             X = validate_data(self, X, dtype=dtype, reset=reset)
@@ -57,6 +64,8 @@ class ProximityModel:
                 f"candidate_labels has {new[0]!r}, which was not trained, and a fit "
                 "with alpha=0 knows nothing of others: fit with alpha above 0"
             )
+        # First, for labels may be unknown and there may be many clips.
+        texts = self._embed_new(new) if new else None
         embedding = self._project(source, np.arange(len(source)))
         scores = np.empty((len(source), len(classes)))
         is_new = np.array([label not in places for label in classes])
@@ -66,12 +75,12 @@ class ProximityModel:
             scores[:, ~is_new] = embedding @ weight[columns].T + bias[columns]
         if new:
             scale, bias = self._calibration
-            texts = self._project_texts(self._embed_labels(new))
-            scores[:, is_new] = scale * cosines(embedding, texts) + bias
+            proximity = cosines(embedding, self._project_texts(texts))
+            scores[:, is_new] = scale * proximity + bias
         return scores
 
-    def _project(self, source, indices):
-        """Return clips in the joint space."""
+    def _project(self, source, indices, *, whole=True):
+        """Return clips in the joint space, or what is in the middle of them."""
         weight, bias = self._head("audio_projector")
         if self._plan is None:
             chunks = np.split(indices, range(_CHUNK, len(indices), _CHUNK))
@@ -82,8 +91,9 @@ class ProximityModel:
         device = choose_device(self.device)
         vectors = encode_clips(
             self._get_encoder(device).to(device).eval(),
-            source,
-            indices=indices,
+            source.windows if whole else source.middle,
+            indices,
+            in_threads=source.is_slow,
             batch_size=self.batch_size,
             device=device,
             n_jobs=self.n_jobs,
@@ -101,15 +111,18 @@ class ProximityModel:
     def _get_encoder(self, device):
         """Return the trained encoder, made anew after unpickling; None before."""
         if self._encoder is None and self._plan is not None and self._heads is not None:
+            import torch
+
             with own_generators(0, device):
                 encoder = self._plan.make().float()
             if self._encoder_bytes is None:
-                self._plan.load(encoder)
+                self._plan.load(encoder, self.weights)
             else:
                 from safetensors.torch import load
 
                 encoder.load_state_dict(load(self._encoder_bytes))
-            self._encoder = encoder.to(device)
+            # As in training, or predictions would round otherwise than before.
+            self._encoder = encoder.to(device=device, memory_format=torch.channels_last)
         return self._encoder
 
     def _embed_labels(self, labels):
@@ -119,9 +132,18 @@ class ProximityModel:
             input_name="what label_embedder gives",
         )
 
-    def _keep(self, net):
+    def _embed_new(self, labels):
+        """Return the vectors of labels that were not trained, each embedded once."""
+        unknown = [label for label in labels if label not in self._new_vectors]
+        if unknown:
+            vectors = self._embed_labels(unknown)
+            self._new_vectors.update(zip(unknown, vectors, strict=True))
+        return np.stack([self._new_vectors[label] for label in labels])
+
+    def _keep(self, net, *, keep_net):
         """Take over what was trained."""
         module = net.module_.eval()
+        module.zero_grad()  # gradients take the room of another encoder
         self._heads = {
             name: tensor.detach().cpu().numpy().copy()
             for name, tensor in module.state_dict().items()
@@ -129,10 +151,13 @@ class ProximityModel:
         }
         self._encoder = module.encoder
         self._encoder_bytes = None
+        self.checkpoint_ = None
+        if self._plan is not None:
+            self.checkpoint_ = self._plan.describe(module.encoder)
         net.train_split = net.callbacks = None  # which hold the clips
         net.callbacks_ = []
         # An optimizer takes the room of two encoders.
-        self._net = net if self.warm_start else None
+        self._net = net if keep_net else None
 
     def __getstate__(self):
         state = dict(super().__getstate__())
@@ -150,3 +175,12 @@ class ProximityModel:
                 }
             )
         return state
+
+
+def _holds_clips(X):
+    """Tell whether X is what taggers with an encoder take, and no others."""
+    n_dims = getattr(X, "ndim", 1)
+    if n_dims != 1 or not (isinstance(X, (list, tuple)) or hasattr(X, "dtype")):
+        return n_dims == 3
+    first = next(iter(X), None)
+    return isinstance(first, (str, os.PathLike)) or np.ndim(first) > 1

@@ -5,6 +5,8 @@ from sklearn.linear_model import LogisticRegression
 
 # Below it a greater cosine would hardly mean a greater score.
 _LEAST_SCALE = 1e-3
+# Cosines that differ by less are the same but for rounding.
+_LEAST_SPREAD = 1e-6
 
 
 def cosines(vectors, others):
@@ -48,10 +50,14 @@ def calibrate(similarities, indicator):
     target = indicator.ravel()
     if target.all() or not target.any():
         return 1.0, 0.0  # nothing to tell apart
-    regression = LogisticRegression().fit(similarities.reshape(-1, 1), target)
-    return max(float(regression.coef_[0, 0]), _LEAST_SCALE), float(
-        regression.intercept_[0]
+    # To one spread, for the regression's penalty is on the slope: similarities may lie
+    # close together.
+    mean, spread = similarities.mean(), max(similarities.std(), _LEAST_SPREAD)
+    regression = LogisticRegression().fit(
+        (similarities.reshape(-1, 1) - mean) / spread, target
     )
+    scale = max(float(regression.coef_[0, 0] / spread), _LEAST_SCALE)
+    return scale, float(regression.intercept_[0] - scale * mean)
 
 
 def choose_thresholds(target, scores, default):

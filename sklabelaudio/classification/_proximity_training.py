@@ -1,8 +1,10 @@
 """How SPATagger trains."""
 
+import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
@@ -12,11 +14,13 @@ from .._distances import check_distances
 from ..text import LabelTextEmbedder
 from ._batches import BatchLoader
 from ._encoders import plan_encoder
+from ._label_sets import column_names
 from ._proximity_model import ProximityModel
 from ._proximity_scores import calibrate, cosines
 from ._targets import read_targets
 from ._training import (
     Augmentation,
+    DivergedError,
     balance,
     draw_seed,
     make_net,
@@ -33,7 +37,16 @@ _BERT = "bert-base-uncased"
 # Clips by which similarities are brought to the scale of logits.
 _N_CALIBRATION = 512
 # Parameters that a net is made with, which holds the state of an optimizer.
-_NET_PARAMS = ("alpha", "obce", "optimizer", "lr", "encoder_lr", "verbose")
+_NET_PARAMS = ("optimizer", "lr", "encoder_lr", "freeze_encoder", "verbose")
+# Parameters that the trained layers are made with.
+_MADE_WITH = (
+    "encoder",
+    "weights",
+    "encoder_params",
+    "front_end",
+    "patchout",
+    "n_components",
+)
 _MEND = (
     "pass ontology=AudioSetOntology.fetch(), a LabelGraph of your labels or a matrix "
     "of their distances, or set "
@@ -43,54 +56,112 @@ _MEND = (
 class ProximityTraining(ProximityModel):
     """The training of `SPATagger`, whose parameters it reads."""
 
-    def _fit(self, X, y, sample_weight, max_epochs, *, go_on, classes=None):
+    def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
         from ..nn._device import choose_device
 
         device = choose_device(self.device)
+        if go_on:
+            self._check_unchanged(classes)
         plan = self._plan if go_on else self._plan_encoder()
         source = self._check_clips(X, plan, reset=not go_on, training=True)
         kept, sample_weight = _check_weights(sample_weight, len(source))
         targets = self._read_targets(y, classes, source, kept, go_on)
         self._check_together(targets, source)
-        distances = self._find_distances(targets)
+        # In parts there is nothing to stop.
+        score = None if in_part else _name_score(self.early_stopping)
+        distances = self._find_distances(targets, score)
         if not go_on:
             self._forget()
             self._embed_texts(targets)
             self.seen_classes_ = targets.labels
             self._exclusive = targets.exclusive
             self._plan = plan
+            self._made_with = {name: getattr(self, name) for name in _MADE_WITH}
             self._dtype = source.dtype
-            self._is_frozen = self.freeze_encoder
-        seed = draw_seed(self.random_state)
-        seeds = np.random.SeedSequence([seed, len(self.history_)]).generate_state(5)
-        net = self._take_net(source, kept, distances, device, int(seeds[0]))
-        rng = np.random.default_rng(seeds[1])
+            self._seed = draw_seed(self.random_state)
+        self._is_frozen = self.freeze_encoder and (not go_on or self._is_frozen)
+        seeds = np.random.SeedSequence(self._seed).generate_state(4).tolist()
+        net = self._take_net(source, kept, distances, device, seeds[0])
         training, validation, held_out = self._make_loaders(
-            source, targets, sample_weight, kept, device, rng, seeds
+            source, targets, sample_weight, kept, device, seeds[1:3], score
         )
-        watch = None
-        if self.early_stopping:
-            score = "map" if self.early_stopping == "map" else "omap"
-            watch = make_watch(score, distances, self.patience)
-        # Vectors train without anything that draws from torch's global generators.
-        isolated = (
-            nullcontext() if plan is None else own_generators(int(seeds[2]), device)
-        )
-        n_before = len(net.history_ or ())
-        with isolated:
-            train(
+        clips = kept if held_out is None else held_out
+        calibrate = partial(self._calibrate, source, targets, clips, seeds[3])
+        try:
+            self._run(
                 net,
                 training,
                 validation,
-                max_epochs=max_epochs,
-                callbacks=self.callbacks,
-                watch=watch,
+                max_epochs=1 if in_part else self.max_epochs,
+                # Vectors train without what draws from torch's global generators.
+                device=None if plan is None else device,
+                watch=score and make_watch(score, distances, self.patience),
+                keep_net=in_part or self.warm_start,
+                go_on=go_on,
             )
+        except KeyboardInterrupt as stop:
+            if not hasattr(self, "n_iter_"):
+                raise
+            calibrate()
+            raise KeyboardInterrupt(
+                f"stopped by the user: the tagger keeps what it has learnt, with "
+                f"{self.n_iter_} whole epochs behind it, and a fit with "
+                "warm_start=True goes on"
+            ) from stop
+        calibrate()
+        return self
+
+    def _run(self, net, training, validation, *, device, keep_net, go_on, **options):
+        """Train a net, and keep what it has learnt, whatever ends it."""
+        n_before = len(net.history_ or ())
+        former = copy.deepcopy(net.module.state_dict()) if go_on else None
+        isolated = nullcontext() if device is None else own_generators(0, device)
+        try:
+            with isolated:
+                train(
+                    net,
+                    training,
+                    validation,
+                    device=device,
+                    callbacks=self.callbacks,
+                    **options,
+                )
+        except DivergedError:
+            if go_on:
+                net.module.load_state_dict(former)
+                self._keep(net, keep_net=False)
+            raise
+        except BaseException:
+            begun = net.initialized_  # which callbacks may prevent
+            if begun and (go_on or summarise(net.history[n_before:])):
+                self._take_over(net, n_before, keep_net)
+            raise
+        self._take_over(net, n_before, keep_net)
+
+    def _take_over(self, net, n_before, keep_net):
         self.history_ = self.history_ + summarise(net.history[n_before:])
         self.n_iter_ = len(self.history_)
-        self._keep(net)
-        self._calibrate(source, targets, kept if held_out is None else held_out, rng)
-        return self
+        self._keep(net, keep_net=keep_net)
+
+    def _check_unchanged(self, classes):
+        """Refuse what can't be otherwise than in the fit that this one goes on from."""
+        for name, former in self._made_with.items():
+            value = getattr(self, name)
+            if not _is_same(value, former):
+                raise ValueError(
+                    f"{name}={value!r}, and in the fit that this one goes on from it "
+                    f"was {former!r}: set it back, or fit anew with warm_start=False"
+                )
+        if self.alpha and self._label_vectors is None:
+            raise ValueError(
+                f"alpha={self.alpha:g} can't go on from a fit with alpha=0, which had "
+                "no texts: fit anew with warm_start=False"
+            )
+        if classes is not None and list(classes) != self.seen_classes_.tolist():
+            raise ValueError(
+                f"classes={classes!r} are not those of the first call, "
+                f"{self.seen_classes_.tolist()}: leave classes out, or fit anew"
+            )
 
     def _forget(self):
         """Drop what a former fit has left."""
@@ -133,9 +204,11 @@ class ProximityTraining(ProximityModel):
     def _check_together(self, targets, source):
         n_least = 2 if targets.exclusive or self.obce else 1
         if len(targets.labels) < n_least:
+            single = len(targets.labels) == 1 and not targets.exclusive
+            hint = "; for a single one set obce=False" if single else ""
             raise ValueError(
                 f"y holds {len(targets.labels)} class: there must be at least "
-                f"{n_least} classes to learn to tell apart"
+                f"{n_least} classes to learn to tell apart{hint}"
             )
         if (self.spec_augment or self.time_roll) and not _is_log_mel(source):
             name = "spec_augment" if self.spec_augment else "time_roll"
@@ -143,16 +216,18 @@ class ProximityTraining(ProximityModel):
                 f"{name}={getattr(self, name)!r}: X is no log-mel, and the encoder has "
                 f"no front end that makes it; set {name}=False"
             )
-        if self.spec_augment not in (True, False) and len(self.spec_augment) != 2:
+        if self.spec_augment in (True, False):
+            return
+        whole = [isinstance(n, Integral) and n >= 0 for n in self.spec_augment]
+        if whole != [True, True]:
             raise ValueError(
-                f"spec_augment={self.spec_augment!r} must be two numbers, of bands and "
-                "of frames, or True"
+                f"spec_augment={self.spec_augment!r} must be two whole numbers, of "
+                "bands and of frames, or True"
             )
 
-    def _find_distances(self, targets):
+    def _find_distances(self, targets, score):
         """Return the distances between labels, or None where they are not needed."""
-        by_omap = self.early_stopping and self.early_stopping != "map"
-        if not (self.obce or by_omap):
+        if not (self.obce or score == "omap"):
             return None
         labels = targets.labels.tolist()
         if self.ontology is None:
@@ -167,6 +242,12 @@ class ProximityTraining(ProximityModel):
             if not targets.named:
                 raise ValueError(_nameless("ontology", targets))
             return np.asarray(self.ontology.distances(labels), dtype=np.float64)
+        names = column_names(self.ontology)
+        if names is not None and names != labels:
+            raise ValueError(
+                f"ontology has the columns {names[:3]}... and y the labels "
+                f"{labels[:3]}...: give both in one order"
+            )
         distances = check_distances(self.ontology)
         if len(distances) != len(labels):
             raise ValueError(
@@ -177,9 +258,11 @@ class ProximityTraining(ProximityModel):
 
     def _embed_texts(self, targets):
         """Encode the labels' texts."""
-        self.label_embedder_ = self._label_vectors = None
+        self.label_embedder_ = self._label_vectors = self._calibration = None
+        self._new_vectors = {}  # of candidates
         if not self.alpha:
             return
+        self._calibration = (1.0, 0.0)  # until it is measured
         embedder = self.label_embedder
         if embedder is None:
             embedder = LabelTextEmbedder(_BERT)
@@ -193,16 +276,17 @@ class ProximityTraining(ProximityModel):
 
     def _take_net(self, source, kept, distances, device, seed):
         """Return the skorch net, the former one or one that begins as it stood."""
-        settings = {name: getattr(self, name) for name in _NET_PARAMS}
-        if self._net is not None and self._net_settings == (settings, device):
-            return self._net
-        self._net_settings = settings, device
         from ..nn._proximity_net import ProximityAlignmentLoss
 
-        module = self._make_module(source, kept, seed, device)
+        criterion = ProximityAlignmentLoss(self.alpha, distances if self.obce else None)
+        settings = {name: getattr(self, name) for name in _NET_PARAMS}
+        if self._net is not None and self._net_settings == (settings, device):
+            self._net.criterion_ = criterion.to(device)
+            return self._net
+        self._net, self._net_settings = None, (settings, device)
         return make_net(
-            module,
-            ProximityAlignmentLoss(self.alpha, distances if self.obce else None),
+            self._make_module(source, kept, seed, device),
+            criterion,
             optimizer=self.optimizer,
             lr=self.lr,
             encoder_lr=self.encoder_lr,
@@ -220,21 +304,26 @@ class ProximityTraining(ProximityModel):
             encoder = self._get_encoder(device)
             if encoder is None and self._plan is not None:
                 encoder = self._plan.load(self._plan.make().float())
+            if self._heads is None:
+                n_features = _count_features(encoder, source, kept[0])
+            else:
+                n_features = self._heads["audio_projector.weight"].shape[1]
             module = ProximityNet(
                 encoder,
-                n_features=_count_features(encoder, source, kept[0]),
+                n_features=n_features,
                 n_components=self.n_components,
                 n_classes=len(self.seen_classes_),
                 label_vectors=None if vectors is None else torch.from_numpy(vectors),
-                freeze_encoder=self._is_frozen,
+                freeze_encoder=self.freeze_encoder,
             )
             module.to(torch.from_numpy(np.empty(0, self._dtype)).dtype)
         if self._heads is not None:
             heads = {name: torch.from_numpy(v) for name, v in self._heads.items()}
             module.load_state_dict(heads, strict=False)
-        return module.to(device)
+        # Depthwise convolutions train nearly twice as fast with channels last.
+        return module.to(device=device, memory_format=torch.channels_last)
 
-    def _make_loaders(self, source, targets, sample_weight, kept, device, rng, seeds):
+    def _make_loaders(self, source, targets, sample_weight, kept, device, seeds, score):
         """Return the batches of training and validation, and the latter's clips."""
         validation = held_out = None
         make = partial(
@@ -246,35 +335,39 @@ class ProximityTraining(ProximityModel):
             device=device,
             n_jobs=self.n_jobs,
         )
-        if self.early_stopping:
+        if score is not None:
+            # By a generator of its own, so that a fit that goes on splits alike.
+            rng = np.random.default_rng(seeds[0])
             kept, held_out = split_validation(
                 targets.indicator, kept, self.validation_fraction, rng
             )
-            validation = make(lambda: held_out, n_clips=len(held_out))
+            validation = make(lambda _: held_out, n_clips=len(held_out))
         chances = balance(targets.indicator[kept]) if self.balanced_sampling else None
         augment = None
         if self.mixup_alpha or self.spec_augment or self.time_roll:
             augment = Augmentation(
-                int(seeds[3]),
                 mixup_alpha=self.mixup_alpha,
                 stripes=self.spec_augment,
                 roll=self.time_roll,
             )
         training = make(
-            make_order(kept, rng, weights=chances),
+            make_order(kept, weights=chances),
             n_clips=len(kept),
-            seed=int(seeds[4]),
+            seed=seeds[1],
             augment=augment,
+            n_epochs=len(self.history_),
         )
         return training, validation, held_out
 
-    def _calibrate(self, source, targets, clips, rng):
-        self._calibration = None
+    def _calibrate(self, source, targets, clips, seed):
         if self._label_vectors is None:
             return
+        rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(clips)[:_N_CALIBRATION])
+        # Whole recordings could take longer than their training has taken.
         similarities = cosines(
-            self._project(source, chosen), self._project_texts(self._label_vectors)
+            self._project(source, chosen, whole=False),
+            self._project_texts(self._label_vectors),
         )
         self._calibration = calibrate(similarities, targets.indicator[chosen])
 
@@ -284,7 +377,7 @@ def _check_weights(sample_weight, n_clips):
     if sample_weight is None:
         return np.arange(n_clips), None
     weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float32, input_name="sample_weight"
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
     )
     if weights.shape != (n_clips,) or (weights < 0).any() or not weights.any():
         raise ValueError(
@@ -292,7 +385,23 @@ def _check_weights(sample_weight, n_clips):
             f"{weights.min():g} to {weights.max():g}: give each of the {n_clips} clips "
             "one weight, none negative and not every weight zero"
         )
-    return np.flatnonzero(weights), weights
+    kept = np.flatnonzero(weights)
+    # Of mean 1, so that the loss of a batch is no more than that of any other.
+    return kept, weights / weights[kept].mean()
+
+
+def _is_same(value, former):
+    try:
+        return value is former or bool(value == former)
+    except ValueError:  # of arrays in encoder_params
+        return True
+
+
+def _name_score(early_stopping):
+    """Return the name of the score by which to stop early, None for not to."""
+    if not early_stopping:
+        return None
+    return "map" if early_stopping == "map" else "omap"
 
 
 def _is_log_mel(source):
@@ -312,12 +421,14 @@ def _count_features(encoder, source, index):
     from ..nn._proximity_net import take_embedding
 
     with torch.inference_mode():
-        inputs = torch.from_numpy(source.windows(index)[:1])
+        inputs = torch.from_numpy(source.middle(index)[0]).unsqueeze(0)
         vectors = take_embedding(encoder.eval()(inputs))
-    if vectors.ndim != 2:
+    shape = getattr(vectors, "shape", None)
+    if shape is None or len(shape) != 2:
+        what = type(vectors).__name__ if shape is None else f"the shape {tuple(shape)}"
         raise ValueError(
-            f"encoder={type(encoder).__name__} returns the shape "
-            f"{tuple(vectors.shape)} for one clip: it must be (n_clips, n_features)"
+            f"encoder={type(encoder).__name__} returns {what} for one clip: it must be "
+            "vectors, (n_clips, n_features), or an EncoderOutput"
         )
     return vectors.shape[1]
 

@@ -33,15 +33,19 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
         - a class of torch modules, which returns vectors ``(n_clips, n)`` or an
           `EncoderOutput`.
     weights : str, path-like or None, default=None
-        File of the weights that the encoder begins with, as its authors publish it.
-        Its sizes are read off it. ``None`` trains from scratch.
+        What the encoder begins with: name of a checkpoint of its, such as
+        ``"mn04_as"``, see `list_checkpoints`, which is fetched if it is not there; or
+        path of a file as the authors publish it, for ``"ast"`` of a folder that
+        transformers saved too. Sizes are read off it, and of ``"panns"`` which one it
+        is. A class takes the path of a file alone. ``None`` trains from scratch.
     encoder_params : mapping or None, default=None
         Parameters of the encoder's class, such as ``{"width": 0.4}``.
     front_end : str or None, default=None
         Name of the front end of an encoder that is a class, such as ``"panns_32k"``.
         ``None`` gives the class X as it is.
     freeze_encoder : bool, default=False
-        Whether the encoder stays as it is, and its weights out of pickles.
+        Whether the encoder stays as it is, and its weights out of pickles. May change
+        from one fit to the next with `warm_start`: a tagger first, then the whole.
     label_embedder : transformer, mapping or None, default=None
         Labels to vectors, a `LabelTextEmbedder` for example, whose parameters a search
         finds as ``label_embedder__description`` and so on. ``None`` is BERT as the
@@ -50,7 +54,7 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
     ontology : LabelGraph, AudioSetOntology, array-like of shape \
             (n_classes, n_classes) or None, default=None
         Distances between labels, for `obce` and to stop early by OmAP. A matrix is in
-        the order of `classes_`.
+        the order of `seen_classes_`.
     labels : array-like of shape (n_classes,), default=None
         All labels, in the order wanted: of the columns of an indicator matrix, or of
         others than those that occur in y.
@@ -94,7 +98,8 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
         instead of each once in an epoch.
     early_stopping : bool or {"omap", "map"}, default=False
         Whether to set clips apart and to stop once their OmAP (``True``), or plain mean
-        average precision, does not improve. The best epoch is kept.
+        average precision, does not improve. The best epoch of a fit is kept.
+        `partial_fit` sets none apart.
     patience : int, default=5
         Epochs without an improvement after which to stop.
     validation_fraction : float, default=0.1
@@ -110,7 +115,10 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
     callbacks : list of skorch callbacks, default=None
         Called in training, after copying, such as a schedule of learning rates.
     warm_start : bool, default=False
-        Whether `fit` goes on from the last solution.
+        Whether `fit` goes on from the last solution, as if there had been no break:
+        with the same clips set apart, and the state of the optimizer, which pickles
+        don't hold. Encoder, labels, texts and `n_components` stay; losses, rates and
+        what is done to clips may change.
     device : str, default="auto"
         Where to compute: ``"cpu"``, ``"cuda"``, or ``"auto"``, a GPU if there is one.
     n_jobs : int, default=None
@@ -118,25 +126,30 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
     verbose : bool, default=False
         Whether to show a progress bar, and a line for each epoch.
     random_state : int, RandomState instance or None, default=None
-        Makes training repeatable; global generators stay as they were.
+        Makes training repeatable; global generators stay as they were. Drawn from once,
+        in a fit that begins anew.
 
     Attributes
     ----------
     seen_classes_ : ndarray of shape (n_seen_classes,)
-        The labels of `fit`.
+        The labels of `fit`, sorted, or in the order of `labels` or of the columns of y.
     classes_ : ndarray of shape (n_classes,)
-        What scores are of: `candidate_labels`, or else `seen_classes_`. Sorted, but in
-        the order of `labels` or of the columns of y.
+        What scores are of: `candidate_labels`, which are sorted where clips have one
+        label each, or else `seen_classes_`.
+    checkpoint_ : ResolvedCheckpoint or None
+        Where the weights that the encoder began with are from: name, file and digest.
+        Printed, it is the model's card. ``None`` without an encoder.
     label_embedder_ : transformer or None
         The fitted label embedder; ``None`` with ``alpha=0``.
     history_ : list of dict
-        Of each epoch the losses, the score of the validation, and the seconds.
+        Of each epoch the losses, the score of the validation, the seconds, and what
+        callbacks recorded.
     n_iter_ : int
-        Number of epochs.
+        Number of epochs, of all fits that went on from each other.
     thresholds_ : ndarray of shape (n_classes,)
         The thresholds of `predict`.
     n_features_in_ : int
-        Length of the vectors in X; not with an encoder.
+        Columns of X in `fit`, if it was a matrix.
 
     See Also
     --------
@@ -147,17 +160,31 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
     -----
     The loss of a batch is equation 5 of [1]_,
     ``(BCE + OBCE) / 2 + alpha * SPA``, and ``BCE + alpha * SPA`` with ``obce=False``.
-    With several labels a clip has the mean of their distances.
+    With several labels a clip has the mean of their distances; one without labels has
+    no SPA, and all classes count in full in its OBCE.
 
     **Longer clips** than `duration` are predicted from pieces that follow each other,
     the last of which ends with the clip; a clip's vector is the mean of the pieces'.
     The validation hears the middle of clips. A last batch of one clip joins the one
-    before it.
+    before it. Of a recording no more is read than the piece that is heard, and a
+    prediction holds about a minute of it.
 
     **Labels that were not trained** have the score ``scale * cosine + bias``, where the
     cosine is that of clip and label in the joint space. Scale and bias are those that
-    best tell the labels of clips from the others (Platt's scaling), measured on 512
-    clips at most: those set apart, or else of training.
+    best tell the labels of clips from the others (Platt's scaling), measured in the
+    middle of 512 clips at most: those set apart, or else of training.
+
+    **Long training draws all texts to one point** of the joint space, for SPA rewards
+    that labels are near to clips, and nothing that they are far from others; labels
+    that were not trained are then told apart ever worse. Train briefly for these, or
+    with an `alpha` of 0.1 or less, which slows it down: weight decay of the usual
+    strength does not prevent it.
+
+    **Ctrl-C in fit** raises `KeyboardInterrupt` as anywhere else, so that it ends
+    searches too. Once an epoch is over the tagger keeps what it has learnt: it
+    predicts, and with `warm_start` the next `fit` goes on. The same holds for errors,
+    such as of a clip that can't be read. Only if the loss gets infinite, it is what it
+    was before: not fitted, or as the fit found it that went on from another.
 
     **One label for each clip** in y gives one in `predict`, the most probable, and
     probabilities that sum to one: those of the tagger given that exactly one label is
@@ -326,7 +353,8 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
         y : array-like or sparse matrix of shape (n_clips, n_classes), sequence of \
                 sequences of labels, or array-like of shape (n_clips,)
             An indicator matrix, whose columns `labels` or a DataFrame names; the labels
-            of each clip; or the one label of each clip.
+            of each clip, none or several, of which one listed twice counts once; or
+            the one label of each clip.
         sample_weight : array-like of shape (n_clips,), default=None
             How often each clip counts in the loss; those with 0 are left out.
 
@@ -342,16 +370,20 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
         UnknownLabelError
             If a label has no vector, or is not in the ontology.
         AudioReadError
-            If a clip can't be read.
+            If a clip can't be read, or its rate is too low for the encoder.
         CheckpointError
             If the file of weights is not one of the encoder.
+        OSError
+            If the weights are neither here nor to be fetched.
         """
         go_on = self.warm_start and hasattr(self, "n_iter_")
-        return self._fit(X, y, sample_weight, self.max_epochs, go_on=go_on)
+        return self._fit(X, y, sample_weight, go_on=go_on)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Go on from the last solution by one epoch over these clips.
+
+        It keeps the state of the optimizer, which takes the room of two encoders.
 
         Parameters
         ----------
@@ -359,7 +391,7 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
             As in `fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels there will be, in the first call; ``None`` is `labels`, or those
-            of y.
+            of y. Later ones may leave it out.
         sample_weight : array-like of shape (n_clips,), default=None
             As in `fit`.
 
@@ -369,7 +401,9 @@ class SPATagger(TaggerMixin, ProximityTraining, ClassifierMixin, BaseEstimator):
             The tagger.
         """
         go_on = hasattr(self, "n_iter_")
-        return self._fit(X, y, sample_weight, 1, go_on=go_on, classes=classes)
+        return self._fit(
+            X, y, sample_weight, go_on=go_on, in_part=True, classes=classes
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

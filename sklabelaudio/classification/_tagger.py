@@ -42,6 +42,11 @@ class TaggerMixin:
                     f"threshold has the shape {thresholds.shape} and there are "
                     f"{len(classes)} labels: give one for all, or one for each"
                 )
+            if not ((thresholds >= 0) & (thresholds <= 1)).all():
+                raise ValueError(
+                    f"threshold has values from {thresholds.min():g} to "
+                    f"{thresholds.max():g}: give probabilities, from 0 to 1"
+                )
         tuned = zip(classes, thresholds.tolist(), strict=True)
         return np.array([self._tuned.get(label, value) for label, value in tuned])
 

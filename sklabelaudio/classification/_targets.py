@@ -1,5 +1,7 @@
 """Targets of taggers, of whatever kind, as a matrix of labels."""
 
+from collections.abc import Mapping
+from numbers import Number
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +40,8 @@ def read_targets(y, labels=None, *, kept=None):
     ----------
     y : array-like or sparse matrix of shape (n_clips, n_classes), sequence of \
             sequences of labels, or array-like of shape (n_clips,)
-        An indicator matrix, whose columns a DataFrame names; the labels of each clip;
-        or the one label of each clip.
+        An indicator matrix, whose columns a DataFrame names; the labels of each clip,
+        of which one that is there twice counts once; or the one label of each clip.
     labels : array-like of shape (n_classes,), default=None
         All labels, in the order wanted.
     kept : ndarray of int, default=None
@@ -61,12 +63,25 @@ def read_targets(y, labels=None, *, kept=None):
             "the tagger requires y to be passed, but the target y is None: pass the "
             "labels of the clips"
         )
-    rows = read_rows(y)
-    if any(is_label_list(row) for row in rows):
-        return _read_lists(rows, labels, kept)
+    if isinstance(y, (str, Mapping)):
+        raise TypeError(
+            f"y is a {type(y).__name__}: pass an indicator matrix, or the labels of "
+            "each clip"
+        )
     names = column_names(y)
+    if names is not None:
+        _refuse_missing(y)
+    rows = read_rows(y)
+    if any(is_label_list(row) for row in rows) or _are_all_empty(rows):
+        return _read_lists(rows, labels, kept)
+    _refuse_numbers(rows)
+    is_list = isinstance(y, (list, tuple))
     y = check_array(y, accept_sparse="csr", dtype=None, ensure_2d=False, input_name="y")
-    if y.ndim == 2 and y.shape[1] > 1:
+    if is_list and y.dtype.kind == "U":
+        _refuse_other_than_labels(enumerate(rows))
+    # A single column is an indicator only where something says of what.
+    of_one = names is not None or (labels is not None and len(labels) == 1)
+    if y.ndim == 2 and (y.shape[1] > 1 or of_one):
         return _read_indicator(y, names, labels)
     return _read_column(y, labels, kept)
 
@@ -125,6 +140,8 @@ def _read_lists(rows, labels, kept):
                 "of each clip as a list, empty for none"
             )
     rows = _empty_others(rows, kept)
+    for index, row in enumerate(rows):
+        _refuse_other_than_labels((index, label) for label in row)
     if labels is None:
         labels = np.unique([label for row in rows for label in row])
     return Targets(labels, mark_lists(rows, labels), exclusive=False, named=True)
@@ -136,8 +153,8 @@ def _read_indicator(y, names, labels):
     if not (indicator | (y == 0)).all():
         row, column = np.argwhere(~indicator & (y != 0))[0].tolist()
         raise ValueError(
-            f"y has {y[row, column]!r} in row {row}, column {column}: an indicator "
-            "matrix holds 0 and 1"
+            f"y has {y.item(row, column)!r} in row {row}, column {column}: an "
+            "indicator matrix holds 0 and 1"
         )
     if names is not None and labels is not None and names != labels.tolist():
         raise ValueError(
@@ -172,3 +189,40 @@ def _empty_others(rows, kept):
     for index in kept.tolist():
         emptied[index] = rows[index]
     return emptied
+
+
+def _are_all_empty(rows):
+    return len(rows) > 0 and all(
+        not isinstance(row, str) and hasattr(row, "__len__") and len(row) == 0
+        for row in rows
+    )
+
+
+def _refuse_missing(frame):
+    missing = np.asarray(frame.isna()) if hasattr(frame, "isna") else np.zeros((0, 0))
+    if missing.any():
+        row, column = np.argwhere(missing)[0].tolist()
+        raise ValueError(
+            f"y has no value in row {row}, column {list(frame.columns)[column]!r}: "
+            "fill it in, or drop the clip"
+        )
+
+
+def _refuse_numbers(rows):
+    """Refuse lists of numbers of several lengths, which are no matrix."""
+    lengths = {len(row) for row in rows if isinstance(row, (list, tuple))}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"y holds rows of {min(lengths)} to {max(lengths)} numbers: rows of an "
+            "indicator matrix are of one length, and labels are texts"
+        )
+
+
+def _refuse_other_than_labels(items):
+    """Refuse what stands for a missing label among the labels of clips."""
+    for index, label in items:
+        if label is None or (isinstance(label, Number) and label != label):
+            raise ValueError(
+                f"y[{index}] has the label {label!r}: drop missing labels, or their "
+                "clips"
+            )

@@ -1,9 +1,10 @@
 """How the estimators that train torch modules do so: by a skorch net, repeatably."""
 
 import copy
+import math
 import threading
 from contextlib import contextmanager
-from functools import partial
+from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -12,6 +13,10 @@ from ..metrics import mean_average_precision, omap_score
 
 # torch's global generators are one for all threads.
 _drawing = threading.RLock()
+
+
+class DivergedError(ValueError):
+    """The loss is not finite any more, and what was trained is of no use."""
 
 
 def draw_seed(random_state):
@@ -52,14 +57,26 @@ def own_generators(seed, device):
     """
     import torch
 
-    gpus = []
-    if device.type == "cuda":
-        gpus = [torch.cuda.current_device() if device.index is None else device.index]
-    with _drawing, torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
-        for index in gpus:
-            torch.cuda.default_generators[index].manual_seed(seed)
+    with _drawing, torch.random.fork_rng(devices=_list_gpus(device)):
+        seed_generators(seed, device)
         yield
+
+
+def seed_generators(seed, device):
+    """Have torch's global generators go on from a seed, inside `own_generators`.
+
+    Parameters
+    ----------
+    seed : int
+        The seed.
+    device : torch.device
+        Where there is a generator beside that of the CPU.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    for index in _list_gpus(device):
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def split_validation(indicator, indices, fraction, rng):
@@ -79,8 +96,8 @@ def split_validation(indicator, indices, fraction, rng):
     Returns
     -------
     training, validation : ndarray of int
-        The clips of each, sorted. No label loses its last clip to the validation, so
-        that there may be fewer of those than asked for.
+        The clips of each, sorted, with and without labels. No label loses its last clip
+        to the validation, so that there may be fewer of those than asked for.
 
     Raises
     ------
@@ -89,15 +106,18 @@ def split_validation(indicator, indices, fraction, rng):
     """
     n_wanted = max(round(fraction * len(indices)), 1)
     left = indicator[indices].sum(axis=0)
-    chosen = []
+    chosen, n_labelled = [], 0
     for index in rng.permutation(indices).tolist():
         if len(chosen) == n_wanted:
             break
         own = np.flatnonzero(indicator[index])
-        if (left[own] > 1).all() and own.size:
+        # The last place is for a clip with a label, without which there is no score.
+        fits = own.size or n_labelled or len(chosen) < n_wanted - 1
+        if fits and (left[own] > 1).all():
             left[own] -= 1
             chosen.append(index)
-    if not chosen:
+            n_labelled += bool(own.size)
+    if not n_labelled:
         raise ValueError(
             f"validation_fraction={fraction:g} of {len(indices)} clips leaves none to "
             "watch the training by, for each label has one clip only: add clips, or "
@@ -106,26 +126,25 @@ def split_validation(indicator, indices, fraction, rng):
     return np.setdiff1d(indices, chosen), np.sort(chosen)
 
 
-def make_order(indices, rng, *, weights=None):
+def make_order(indices, *, weights=None):
     """Return the function that draws the order of an epoch.
 
     Parameters
     ----------
     indices : ndarray of int
         The clips.
-    rng : numpy.random.Generator
-        What is drawn from.
     weights : ndarray of shape (n_indices,), default=None
         How probable each clip is, drawn with replacement. ``None`` takes each once.
 
     Returns
     -------
     callable
-        The function.
+        The function, of a `numpy.random.Generator` to draw from.
     """
     if weights is None:
-        return partial(rng.permutation, indices)
-    return partial(rng.choice, indices, len(indices), p=weights / weights.sum())
+        return lambda rng: rng.permutation(indices)
+    chances = weights / weights.sum()
+    return lambda rng: rng.choice(indices, len(indices), p=chances)
 
 
 def balance(indicator):
@@ -142,18 +161,19 @@ def balance(indicator):
         For each clip the sum over its labels of one over the number of clips that have
         them; for clips without labels the least of these.
     """
-    shares = indicator @ (1 / np.maximum(indicator.sum(axis=0), 1))
+    # By the labels that there are: a product would take the matrix in doubles.
+    clips, labels = indicator.nonzero()
+    rarity = 1 / np.maximum(indicator.sum(axis=0), 1)
+    shares = np.bincount(clips, rarity[labels], minlength=len(indicator))
     least = shares[shares > 0].min(initial=1)
     return np.where(shares > 0, shares, least)
 
 
 class Augmentation:
-    """What is done to the batches of training, with a generator of its own.
+    """What is done to the batches of training.
 
     Parameters
     ----------
-    seed : int
-        The seed of what is drawn.
     mixup_alpha : float
         As of `mix_clips`; 0 mixes none.
     stripes : bool or (int, int)
@@ -163,23 +183,33 @@ class Augmentation:
         Whether clips are rolled over time.
     """
 
-    def __init__(self, seed, *, mixup_alpha=0.0, stripes=False, roll=False):
-        import torch
-
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, *, mixup_alpha=0.0, stripes=False, roll=False):
         self.mixup_alpha = mixup_alpha
         self.stripes = stripes
         self.roll = roll
 
-    def __call__(self, inputs, target, weights):
-        """Return inputs, labels and weights of a batch changed."""
+    def __call__(self, inputs, target, weights, generator):
+        """Return inputs, labels and weights of a batch changed.
+
+        Parameters
+        ----------
+        inputs, target, weights : Tensor, of which `weights` may be None
+            The batch.
+        generator : torch.Generator
+            What is drawn from, on the CPU.
+
+        Returns
+        -------
+        tuple of Tensor
+            The three.
+        """
         from ..nn._augmentation import mask_stripes, mix_clips, roll_time
 
         if self.roll:
-            inputs = roll_time(inputs, self.generator)
+            inputs = roll_time(inputs, generator)
         if self.mixup_alpha:
             inputs, target, partners, shares = mix_clips(
-                inputs, target, self.mixup_alpha, self.generator
+                inputs, target, self.mixup_alpha, generator
             )
             if weights is not None:
                 weights = shares * weights + (1 - shares) * weights[partners]
@@ -187,7 +217,7 @@ class Augmentation:
             widest = self.stripes
             if widest is True:
                 widest = (inputs.shape[2] // 8, inputs.shape[1] // 16)
-            inputs = mask_stripes(inputs, *widest, self.generator)
+            inputs = mask_stripes(inputs, *widest, generator)
         return inputs, target, weights
 
 
@@ -235,7 +265,9 @@ def make_net(module, criterion, *, optimizer, lr, encoder_lr, device, verbose):
     )
 
 
-def train(net, training, validation=None, *, max_epochs, callbacks=(), watch=None):
+def train(
+    net, training, validation=None, *, max_epochs, device=None, callbacks=(), watch=None
+):
     """Have a net train, from where it stands.
 
     Parameters
@@ -246,34 +278,48 @@ def train(net, training, validation=None, *, max_epochs, callbacks=(), watch=Non
         Batches to train with, and to watch the training by.
     max_epochs : int
         How often to go through them at most.
+    device : torch.device, default=None
+        Where torch's global generators are those of `own_generators` and begin anew in
+        each epoch; ``None`` leaves them alone.
     callbacks : sequence
         skorch's callbacks; they are copied first.
-    watch : callback, default=None
-        What scores the validation and stops early, see `make_watch`.
+    watch : list, default=None
+        The callbacks that score the validation and stop early, see `make_watch`.
 
     Raises
     ------
-    ValueError
+    DivergedError
         If the loss is not finite any more.
+    KeyboardInterrupt
+        If the user wants it, and not a callback. As after other errors, the net holds
+        what it has learnt; with `watch` it is that of the best epoch.
     """
-    from skorch.callbacks import ProgressBar
-
-    net.callbacks = [*(watch or ()), *copy.deepcopy(list(callbacks or ()))]
+    net.callbacks = [
+        _make_epochs(training, device),
+        *(watch or ()),
+        *copy.deepcopy(list(callbacks or ())),
+    ]
     if net.verbose:
+        from skorch.callbacks import ProgressBar
+
         n_batches = training.n_batches + (validation.n_batches if validation else 0)
         net.callbacks.append(ProgressBar(n_batches))
     if net.initialized_:
         net.initialize_callbacks()
+    else:
+        net.initialize()
     net.train_split = None if validation is None else lambda _: (training, validation)
-    net.partial_fit(training, epochs=max_epochs)
-    losses = [row["train_loss"] for row in summarise(net.history)]
-    if not losses:
-        raise KeyboardInterrupt  # which skorch takes for the wish to stop training
-    if not np.isfinite(losses[-1]):
-        raise ValueError(
-            f"lr={net.lr:g} is too high for these clips, the loss is not finite: lower "
-            "it"
-        )
+    net.notify("on_train_begin", X=training, y=None)
+    try:
+        net.fit_loop(training, epochs=max_epochs)
+    except KeyboardInterrupt:
+        # skorch's own partial_fit takes all for the wish of a callback to stop, which
+        # comes once the loss of an epoch stands.
+        if not (net.history and "train_loss" in net.history[-1]):
+            raise
+    finally:
+        if net.history:
+            net.notify("on_train_end", X=training, y=None)
 
 
 def make_watch(score, distances, patience):
@@ -302,27 +348,37 @@ def make_watch(score, distances, patience):
 
         def on_batch_end(self, net, batch=None, training=None, y_pred=None, **kwargs):
             if not training:
-                target = batch[1][0] if isinstance(batch[1], tuple) else batch[1]
-                pair = (target, y_pred.logits)
-                self.batches_.append([part.cpu().numpy() for part in pair])
+                target, *weights = (
+                    batch[1] if isinstance(batch[1], tuple) else [batch[1]]
+                )
+                parts = (target, y_pred.logits, *weights)
+                self.batches_.append([part.cpu().numpy() for part in parts])
 
         def on_epoch_end(self, net, **kwargs):
-            target, scores = map(np.concatenate, zip(*self.batches_, strict=True))
+            parts = map(np.concatenate, zip(*self.batches_, strict=True))
+            target, scores, *weights = parts
             self.batches_ = []
+            options = {"zero_division": np.nan}
+            if weights:
+                options["sample_weight"] = weights[0]
             if not np.isfinite(scores).all():
                 value = 0.0  # the loss says why
             elif score == "map":
-                value = mean_average_precision(target, scores, zero_division=np.nan)
+                value = mean_average_precision(target, scores, **options)
             else:
                 value = omap_score(
-                    target, scores, distances=distances, zero_division=np.nan
+                    target,
+                    scores,
+                    distances=distances,
+                    unlabelled="farthest",
+                    **options,
                 )
             net.history.record(f"valid_{score}", value)
 
     stop = EarlyStopping(
         f"valid_{score}", lower_is_better=False, patience=patience, load_best=True
     )
-    return [("watch", Score()), ("early_stopping", stop)]
+    return [Score(), stop]
 
 
 def summarise(history):
@@ -336,18 +392,46 @@ def summarise(history):
     Returns
     -------
     list of dict
-        Seconds, losses and scores by their names, for each epoch.
+        Seconds, losses, scores, and what callbacks recorded, by their names, for each
+        epoch.
     """
     left_out = {"epoch", "batches", "train_batch_count", "valid_batch_count"}
     return [
         {
-            name: float(value)
+            name: float(value) if isinstance(value, Real) else value
             for name, value in row.items()
             if name not in left_out and not name.endswith("_best")
         }
         for row in history
         if "train_loss" in row
     ]
+
+
+def _list_gpus(device):
+    import torch
+
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]
+
+
+def _make_epochs(training, device):
+    """Make the callback that begins epochs and looks at their losses."""
+    from skorch.callbacks import Callback
+
+    class Epochs(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if device is not None:
+                seed_generators(training.draw_seeds()[-1], device)
+
+        def on_batch_end(self, net, training=None, loss=None, **kwargs):
+            if training and not math.isfinite(loss.item()):
+                raise DivergedError(
+                    f"lr={net.lr:g} is too high for these clips, the loss is not "
+                    "finite: lower it"
+                )
+
+    return Epochs()
 
 
 def _take_as_it_is(data, *args, **kwargs):

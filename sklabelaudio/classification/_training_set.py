@@ -1,9 +1,19 @@
 """What estimators that train an encoder take as X, as batches of tensors' arrays."""
 
+import math
+from itertools import chain, islice
+
 import numpy as np
 from sklearn.utils import check_array
 
 from ..audio import check_audio
+from ..audio._read import describe_low_rate
+from ..audio._windows import WindowPlan
+from ..exceptions import AudioReadError
+from ..feature_extraction._front_ends import find_least_rate
+
+# Decoded at a time of a long recording, and held of it before it is asked for.
+_BLOCK_SECONDS = 60
 
 
 class ArraySet:
@@ -32,8 +42,10 @@ class ArraySet:
         return np.array(self.X[indices], dtype=self.dtype)
 
     def windows(self, index):
-        """Return the one window of a clip, ``(1, ...)``."""
+        """Return the one window of a clip."""
         return self.take([index])
+
+    middle = windows
 
 
 class ClipSet:
@@ -82,12 +94,7 @@ class ClipSet:
         ndarray of shape (n_frames, n_mels), float32
             The log-mel.
         """
-        waveform = self._repeat(self.clips[index])
-        n_free = 0 if self.n_samples is None else len(waveform) - self.n_samples
-        if n_free > 0:
-            start = n_free // 2 if rng is None else rng.integers(n_free + 1)
-            waveform = waveform[start : start + self.n_samples]
-        return self.front_end(waveform)
+        return self.front_end(self._read_piece(index, rng))
 
     def windows(self, index):
         """Return the log-mel of a whole clip, cut in pieces.
@@ -101,14 +108,51 @@ class ClipSet:
 
         Returns
         -------
-        ndarray of shape (n_windows, n_frames, n_mels), float32
-            The log-mel of the pieces.
+        iterable of ndarray of shape (n_frames, n_mels), float32
+            The log-mel of the pieces. Those of a minute are there already; the rest of
+            a longer recording is read as they are taken.
         """
-        waveform = self._repeat(self.clips[index])
-        length = self.n_samples or len(waveform)
-        last = len(waveform) - length
-        starts = [*range(0, last, length), last]
-        return np.stack([self.front_end(waveform[s : s + length]) for s in starts])
+        windows = self._cut(index)
+        n_held = 1
+        if self.n_samples is not None:
+            seconds = self.n_samples / self.front_end.sampling_rate
+            n_held = math.ceil(_BLOCK_SECONDS / seconds)
+        return chain(list(islice(windows, n_held)), windows)
+
+    def middle(self, index):
+        """Return the log-mel of the middle piece of a clip alone, as a list."""
+        return [self.piece(index)]
+
+    def _read_piece(self, index, rng):
+        n_there, rate = self.clips.size(index)
+        least_rate = find_least_rate(self.front_end)
+        if rate < least_rate:
+            raise AudioReadError(self.name(index), describe_low_rate(rate, least_rate))
+        if self.n_samples is None:
+            return self.clips[index]
+        # In samples of the clip as it came, of which only these are read.
+        n_wanted = math.ceil(self.n_samples * rate / self.front_end.sampling_rate)
+        n_free = n_there - n_wanted
+        if n_free <= 0:
+            return self._repeat(self.clips[index])[: self.n_samples]
+        start = n_free // 2 if rng is None else int(rng.integers(n_free + 1))
+        waveform = self.clips.part(index, offset=start / rate, duration=n_wanted / rate)
+        # A decoder may give a little less than the header announces.
+        return self._repeat(waveform)[: self.n_samples]
+
+    def _cut(self, index):
+        """Yield the log-mel of the pieces of a clip."""
+        blocks = self.clips.blocks(
+            index,
+            block_seconds=_BLOCK_SECONDS,
+            min_rate=find_least_rate(self.front_end),
+        )
+        if self.n_samples is None:
+            yield self.front_end(np.concatenate(list(blocks)))
+            return
+        plan = WindowPlan(self.n_samples, self.n_samples, tail="align")
+        for samples, _ in plan.cut(blocks):
+            yield self.front_end(self._repeat(samples))
 
     def _repeat(self, waveform):
         """Repeat a clip that is too short, up to the length of a piece."""

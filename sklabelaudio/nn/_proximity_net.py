@@ -75,8 +75,9 @@ class ProximityNet(nn.Module):
         self.register_buffer("label_vectors", label_vectors, persistent=False)
         self.freeze_encoder = freeze_encoder
         self.encoder = encoder
+        # Without gradients it stays as it is, and may train later.
         if encoder is not None and freeze_encoder:
-            encoder.requires_grad_(False).eval()
+            encoder.eval()
 
     def train(self, mode=True):
         """Set the mode, in which a frozen encoder does not train."""
@@ -147,7 +148,8 @@ class ProximityAlignmentLoss(nn.Module):
         output : ProximityOutput
             What the network made of it.
         target : Tensor of shape (n_clips, n_classes), or a tuple of two
-            The labels; or these and the weights of the clips, ``(n_clips,)``.
+            The labels; or these and the weights of the clips, ``(n_clips,)``, of mean
+            1 over all batches.
 
         Returns
         -------
@@ -165,7 +167,7 @@ class ProximityAlignmentLoss(nn.Module):
             loss = loss + self.alpha * self.proximity(
                 output.embedding, output.label_embedding, target, weights
             )
-        return loss
+        return loss if weights is None else loss * weights.mean()
 
 
 def take_embedding(output):

@@ -21,8 +21,13 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 
 from sklabelaudio.classification import SPATagger, _proximity_training
+from sklabelaudio.classification._training_set import ClipSet
 from sklabelaudio.datasets import make_sound_events
-from sklabelaudio.exceptions import CheckpointError, UnknownLabelError
+from sklabelaudio.exceptions import (
+    AudioReadError,
+    CheckpointError,
+    UnknownLabelError,
+)
 from sklabelaudio.feature_extraction._front_ends import get_front_end
 from sklabelaudio.metrics import make_omap_scorer, omap_score
 from sklabelaudio.model_selection import zero_shot_scorer
@@ -305,6 +310,9 @@ def test_thresholds():
     assert np.array_equal(tagger.predict(X), proba >= each)
     with pytest.raises(ValueError, match=r"threshold has the shape \(3,\)"):
         tagger.set_params(threshold=[0.1, 0.2, 0.3]).predict(X)
+    for wrong in (2, -0.1, np.nan):
+        with pytest.raises(ValueError, match=r"threshold has values from"):
+            tagger.set_params(threshold=[wrong] * 10).predict(X)
 
 
 def test_tuned_thresholds_are_the_best():
@@ -490,6 +498,24 @@ def test_label_texts_are_encoded_once_a_fit():
     tagger = make_tagger(label_embedder=Counting(), max_epochs=3).fit(X, y)
     tagger.predict(X)
     assert Counting.calls == [LABELS]
+    # Candidates once each too, however often they are asked for.
+    for candidates in (["u", "a"], ["v", "u"], ["u", "v"]):
+        tagger.set_params(candidate_labels=candidates)
+        for row in X[:3]:
+            tagger.predict([row])
+    assert Counting.calls == [LABELS, ["u"], ["v"]]
+    tagger.set_params(candidate_labels=None, label_embedder=make_attributes(1))
+    before = tagger.fit(X, y).set_params(candidate_labels=["u"]).predict_proba(X)
+    fresh = make_tagger(label_embedder=make_attributes(1), max_epochs=3).fit(X, y)
+    fresh.set_params(candidate_labels=["u"])
+    np.testing.assert_array_equal(fresh.predict_proba(X), before)
+
+
+def test_unknown_candidates_are_told_before_clips_are_read(checkpoint, events):
+    tagger = make_fine_tuned(checkpoint, events, max_epochs=1, duration=0.1)
+    tagger.fit(events.paths, events.target).set_params(candidate_labels=["zz", "a"])
+    with pytest.raises(UnknownLabelError, match="zz"):
+        tagger.predict(["there is no such file.wav"])
 
 
 def test_bert_is_the_default(monkeypatch):
@@ -711,6 +737,22 @@ def test_loads_in_another_process(checkpoint, events, tmp_path):
     np.testing.assert_allclose(joblib.load(tmp_path / "proba"), proba, rtol=1e-5)
 
 
+def test_fits_read_no_more_than_a_piece_of_a_clip(checkpoint, events, monkeypatch):
+    heard = []
+    read = ClipSet.piece
+
+    def count(self, index, rng=None):
+        heard.append(index)
+        return read(self, index, rng)
+
+    monkeypatch.setattr(ClipSet, "piece", count)
+    monkeypatch.setattr(ClipSet, "windows", None)
+    tagger = make_fine_tuned(checkpoint, events, duration=0.1, max_epochs=2)
+    tagger.fit(events.paths, events.target)
+    # Twice to train, and once to bring proximities to the scale of logits.
+    assert sorted(heard) == sorted(3 * list(range(12)))
+
+
 def test_all_that_happens_to_clips_is_repeatable_with_any_threads(checkpoint, events):
     params = {
         "duration": 0.3,
@@ -843,8 +885,18 @@ def test_classes_with_a_front_end_take_clips(events):
 
 def fit_vectors(X=None, y=None, **params):
     given_X, given_y = make_clips(n_clips=30)
+    if "encoder" in params:
+        given_X = np.repeat(given_X[:, np.newaxis], 3, axis=1)
     params = {"max_epochs": 1, **params}
     make_tagger(**params).fit(given_X if X is None else X, given_y if y is None else y)
+
+
+class Pair(nn.Module):
+    def forward(self, log_mel):
+        return log_mel.mean(dim=1), log_mel
+
+
+TINY = {"encoder": Tiny, "encoder_params": {"n_mels": 12}}
 
 
 @pytest.mark.parametrize(
@@ -857,6 +909,12 @@ def fit_vectors(X=None, y=None, **params):
         ),
         ({"ontology": np.eye(3) == 0}, r"matrix of 3 labels and y has 10: set labels"),
         ({"ontology": np.ones((10, 10))}, "at 0 from itself"),
+        ({"ontology": np.eye(10) - 1}, r"has -1 .* none can be negative"),
+        ({"ontology": np.tri(10, k=-1)}, "the same both ways"),
+        (
+            {"ontology": pd.DataFrame(np.eye(10) == 0, columns=LABELS[::-1])},
+            r"columns \['j', .* labels \['a', .*one order",
+        ),
         ({"labels": ["a", "a"]}, r"\['a'\] more than once"),
         ({"labels": ["a", "b"]}, "not among the 2 labels"),
         ({"optimizer": "Adamant"}, r"optimizer='Adamant'.*'AdamW'"),
@@ -865,6 +923,9 @@ def fit_vectors(X=None, y=None, **params):
         ({"patchout": (1, 1)}, "patchout.*with encoder=None"),
         ({"spec_augment": True}, "spec_augment=True: X is no log-mel"),
         ({"time_roll": True}, "time_roll=True: X is no log-mel"),
+        ({"spec_augment": (-1, 2), **TINY}, r"\(-1, 2\) must be two whole numbers"),
+        ({"spec_augment": (1, 2.5), **TINY}, "two whole numbers"),
+        ({"spec_augment": (1,), **TINY}, "two whole numbers"),
         ({"lr": 1e30, "max_epochs": 5}, "lr=1e[+]30 is too high"),
     ],
     ids=str,
@@ -881,7 +942,8 @@ def test_parameters_that_do_not_go_together(params, message):
         (np.ones((30, 3)), "columns without names.*set labels"),
         (np.full((30, 3), 2), "an indicator matrix holds 0 and 1"),
         ([["a"], "b"] * 15, r"y\[1\]='b' is no list"),
-        (["a"] * 30, "at least 2 classes"),
+        (["a"] * 30, "at least 2 classes to learn to tell apart$"),
+        ([["a"], []] * 15, "at least 2 classes .*set obce=False"),
         (np.linspace(0, 1, 30), "Unknown label type"),
     ],
     ids=lambda value: str(value)[:20],
@@ -889,6 +951,40 @@ def test_parameters_that_do_not_go_together(params, message):
 def test_targets_that_are_none(y, message):
     with pytest.raises(ValueError, match=message):
         fit_vectors(y=y)
+
+
+def test_one_class_is_learnt_without_an_ontology():
+    X, y = make_clips(n_clips=200, noise=0.1)
+    has = np.array(["a" in row for row in y])
+    frame = pd.DataFrame({"a": has})
+    tagger = make_tagger(ontology=None, obce=False, max_epochs=20).fit(X, frame)
+    assert tagger.predict_proba(X).shape == (200, 1)
+    assert tagger.score(X, frame) > 0.8
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        ["a.wav"] * 30,
+        np.array(["a.wav"] * 30),
+        pd.Series(["a.wav"] * 30, index=range(5, 35)),
+        [np.zeros((3, 4))] * 30,
+        np.zeros((30, 3, 4)),
+    ],
+    ids=["paths", "array of paths", "series", "list", "array"],
+)
+def test_clips_need_an_encoder(X):
+    with pytest.raises(ValueError, match=r"encoder=None .* vectors: name an encoder"):
+        fit_vectors(X)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [(nn.Identity, r"the shape \(1, 3, 12\) for one"), (Pair, "returns tuple for one")],
+)
+def test_encoders_have_to_give_vectors(encoder, message):
+    with pytest.raises(ValueError, match=rf"{message} clip: it must be vectors"):
+        fit_vectors(encoder=encoder)
 
 
 def test_columns_and_labels_have_to_agree():
@@ -949,6 +1045,11 @@ def test_clips_that_do_not_fit(checkpoint, events):
         tagger.fit(events.paths, events.target)
     with pytest.raises(ValueError, match="sampling_rate"):
         make_fine_tuned(checkpoint, events).fit(events.data, events.target)
+    # No encoder hears much of what was recorded at so low a rate.
+    for duration in (None, 0.1):
+        low = make_fine_tuned(checkpoint, events, sampling_rate=2000, duration=duration)
+        with pytest.raises(AudioReadError, match=r"X\[\d+\].*it has 2000 Hz.*3750 Hz"):
+            low.fit(events.data, events.target)
     with pytest.raises(ValueError, match="EfficientAT takes"):
         tagger.fit(np.zeros((12, 30, 64)), events.target)
     # A prediction takes clips of any lengths.

@@ -1,8 +1,10 @@
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import nn
 
@@ -12,7 +14,6 @@ from sklabelaudio.classification._batches import (
     map_ahead,
     split_batches,
 )
-from sklabelaudio.classification._encoders import plan_encoder
 from sklabelaudio.classification._training import (
     Augmentation,
     balance,
@@ -27,8 +28,7 @@ from sklabelaudio.classification._training_set import (
     check_log_mel,
     make_clip_set,
 )
-from sklabelaudio.exceptions import AudioReadError, CheckpointError
-from sklabelaudio.nn import PSLA, Cnn6, Cnn14, EfficientAT, PaSST
+from sklabelaudio.exceptions import AudioReadError
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,7 @@ class Samples:
 
     sampling_rate = 100
     n_mels = 1
+    fmax = 50.0
 
     def __call__(self, waveform):
         return waveform[:, None].astype(np.float32)
@@ -62,7 +63,7 @@ def make_loader(source, **options):
     target = np.arange(n_clips)[:, None] == np.arange(3)
     settings = {
         "sample_weight": None,
-        "draw_order": lambda: np.arange(n_clips),
+        "draw_order": lambda rng: np.arange(n_clips),
         "n_clips": n_clips,
         "batch_size": 2,
         "device": CPU,
@@ -96,7 +97,7 @@ def test_loader_gives_rows_labels_and_weights():
     X = np.random.default_rng(0).normal(size=(5, 4))
     order, weights = np.array([3, 1, 4, 0]), np.arange(5, dtype=np.float32)
     loader = make_loader(
-        ArraySet(X), draw_order=lambda: order, n_clips=4, sample_weight=weights
+        ArraySet(X), draw_order=lambda rng: order, n_clips=4, sample_weight=weights
     )
     batches = list(loader)
     assert len(loader) == 4
@@ -111,11 +112,20 @@ def test_loader_gives_rows_labels_and_weights():
 
 
 def test_each_epoch_has_an_order_of_its_own():
-    draw = make_order(np.arange(6), np.random.default_rng(0))
-    loader = make_loader(ArraySet(np.arange(6)), draw_order=draw)
+    def make(**options):
+        return make_loader(
+            ArraySet(np.arange(6)), draw_order=make_order(np.arange(6)), **options
+        )
+
+    loader = make(seed=0)
     epochs = [torch.cat([x for x, _ in loader]).tolist() for _ in range(3)]
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    # Which depends on nothing but the seed and how many were before.
+    later = make(seed=0, n_epochs=2)
+    assert torch.cat([x for x, _ in later]).tolist() == epochs[2]
+    other = make(seed=1)
+    assert torch.cat([x for x, _ in other]).tolist() != epochs[0]
 
 
 def test_rows_of_a_memory_map_are_copied(tmp_path):
@@ -128,7 +138,7 @@ def test_rows_of_a_memory_map_are_copied(tmp_path):
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_pieces_of_clips_do_not_depend_on_threads(n_jobs):
     source = make_clips(9, 30, 4, 11, duration=0.08)
-    order = make_order(np.arange(4), np.random.default_rng(0))
+    order = make_order(np.arange(4))
     loader = make_loader(source, n_jobs=n_jobs, seed=7, draw_order=order)
     epochs = [torch.cat([x for x, _ in loader])[:, :, 0] for _ in range(20)]
     starts = {i: set() for i in range(4)}
@@ -144,7 +154,6 @@ def test_pieces_of_clips_do_not_depend_on_threads(n_jobs):
     assert starts[2] == {0}
     assert starts[3] == {0, 1, 2, 3}
     assert len(starts[1]) > 5
-    order = make_order(np.arange(4), np.random.default_rng(0))
     again = make_loader(source, n_jobs=2, seed=7, draw_order=order)
     assert torch.equal(torch.cat([x for x, _ in again])[:, :, 0], epochs[0])
 
@@ -154,13 +163,100 @@ def test_validation_hears_the_middle():
     assert piece[:, 0].tolist() == [3, 4, 5, 6, 7]
 
 
+class Wide(Samples):
+    """A front end whose frames are as long as blocks are read."""
+
+    sampling_rate = 8000
+    fmax = 4000.0
+
+    def __call__(self, waveform):
+        return waveform[: len(waveform) // 100 * 100].reshape(-1, 100)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """A file of ten minutes, whose samples tell where they are."""
+    path = tmp_path_factory.mktemp("recording") / "long.flac"
+    ramp = np.arange(600 * 8000) % 10000 / 2**15
+    soundfile.write(path, np.stack([ramp, ramp], axis=1), 8000)
+    return path, ramp.astype(np.float32)
+
+
+def make_long(X, duration=1.0, **options):
+    settings = {"sampling_rate": None, "channel": 0, "reset": True, "training": True}
+    settings |= {"estimator": None, **options}
+    return make_clip_set(X, Wide(), duration=duration, **settings)
+
+
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_of_a_long_recording_only_the_piece_is_read(recording, kind):
+    path, ramp = recording
+    source = make_long([path])
+    if kind == "array":
+        source = make_long([ramp], sampling_rate=8000)
+    source.piece(0)
+    tracemalloc.start()
+    piece = source.piece(0, np.random.default_rng(0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6  # and the recording is of 19 MB
+    start = np.random.default_rng(0).integers(599 * 8000 + 1)
+    np.testing.assert_array_equal(piece.ravel(), ramp[start : start + 8000])
+
+
+def test_long_recordings_are_predicted_in_bounded_memory(recording):
+    path, ramp = recording
+    source = make_long([path])
+    list(source.windows(0))
+    tracemalloc.start()
+    sums = [window.sum() for window in source.windows(0)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # at once it would be 58 MB
+    assert sums == pytest.approx(ramp.reshape(600, -1).sum(axis=1), rel=1e-5)
+
+    class Mean(nn.Module):
+        def forward(self, inputs):
+            return inputs.mean(dim=1)
+
+    vectors = encode_clips(
+        Mean(),
+        source.windows,
+        [0, 0],
+        in_threads=True,
+        batch_size=7,
+        device=CPU,
+        n_jobs=2,
+    )
+    expected = ramp.reshape(-1, 100).astype(float).mean(axis=0)
+    np.testing.assert_allclose(vectors, [expected, expected], rtol=1e-5)
+
+
+def test_pieces_are_of_one_length_at_any_rate(tmp_path):
+    rng = np.random.default_rng(0)
+    lengths = {7350: 0.99, 11025: 2.0, 44100: 1.0001, 8000: 1.0}
+    paths = [tmp_path / f"{rate}.wav" for rate in lengths]
+    for path, (rate, seconds) in zip(paths, lengths.items(), strict=True):
+        soundfile.write(path, rng.normal(0, 0.1, round(rate * seconds)), rate)
+    for duration in (0.37, 1.0):
+        source = make_long(paths, duration)
+        shape = (round(duration * 8000) // 100, 100)
+        for index in range(4):
+            for draw in (None, rng, rng, rng):
+                assert source.piece(index, draw).shape == shape
+            assert {window.shape for window in source.windows(index)} == {shape}
+
+
 def test_windows_follow_each_other_and_the_last_ends_with_the_clip():
     source = make_clips(11, 8, 4, 3, duration=0.04)
-    starts = [source.windows(index)[:, 0, 0] - 100 * index for index in range(4)]
-    assert [list(clip) for clip in starts] == [[0, 4, 7], [0, 4], [0], [0]]
-    assert source.windows(3)[0, :, 0].tolist() == [300, 301, 302, 300]
+    windows = [list(source.windows(index)) for index in range(4)]
+    starts = [[piece[0, 0] % 100 for piece in clip] for clip in windows]
+    assert starts == [[0, 4, 7], [0, 4], [0], [0]]
+    assert windows[3][0][:, 0].tolist() == [300, 301, 302, 300]
     whole = make_clips(11, 3)
-    assert [whole.windows(index).shape for index in range(2)] == [(1, 11, 1), (1, 3, 1)]
+    for index, length in enumerate([11, 3]):
+        (window,) = whole.windows(index)
+        assert window.shape == (length, 1)
 
 
 def test_clips_are_read_ahead_in_order_and_no_further():
@@ -192,7 +288,13 @@ def test_encodes_the_mean_of_the_windows():
             return inputs.mean(dim=1)
 
     vectors = encode_clips(
-        Mean(), source, indices=[2, 0, 1], batch_size=4, device=CPU, n_jobs=2
+        Mean(),
+        source.windows,
+        [2, 0, 1],
+        in_threads=True,
+        batch_size=4,
+        device=CPU,
+        n_jobs=2,
     )
     middles = np.array([[1.5, 5.5], [1.5, 5.5]]).mean(), np.mean([1.5, 5.5, 8.5])
     assert vectors[:, 0] == pytest.approx([200 + middles[0], middles[1], 100.75])
@@ -246,9 +348,19 @@ def test_balanced_labels_come_up_alike():
     indicator[:300, 0] = True
     indicator[300:396, 1] = True
     indicator[396:, 2] = True
-    order = make_order(np.arange(400), rng, weights=balance(indicator))
-    drawn = np.concatenate([order() for _ in range(30)])
+    order = make_order(np.arange(400), weights=balance(indicator))
+    drawn = np.concatenate([order(rng) for _ in range(30)])
     assert indicator[drawn].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_balance_takes_little_memory():
+    indicator = np.zeros((20_000, 500), dtype=bool)
+    indicator[np.arange(20_000), np.arange(20_000) % 500] = True
+    tracemalloc.start()
+    balance(indicator)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6  # and the matrix is of 10 MB, or 80 in doubles
 
 
 def test_clips_without_labels_are_drawn_as_the_least():
@@ -265,9 +377,23 @@ def test_validation_takes_no_label_its_last_clip():
     training, validation = split_validation(indicator, indices, 0.2, rng)
     assert len(validation) == 11
     assert np.array_equal(np.union1d(training, validation), indices)
-    assert indicator[validation].any(axis=1).all()
     there = indicator[indices].any(axis=0)
     assert np.array_equal(indicator[training].any(axis=0), there)
+
+
+def test_validation_holds_clips_with_and_without_labels():
+    rng = np.random.default_rng(0)
+    indicator = np.zeros((1000, 1), dtype=bool)
+    indicator[:200] = True
+    _, validation = split_validation(indicator, np.arange(1000), 0.5, rng)
+    assert indicator[validation].mean() == pytest.approx(0.2, abs=0.03)
+    # Without a label in it there would be no score.
+    for _ in range(30):
+        _, validation = split_validation(indicator[198:], np.arange(802), 0.003, rng)
+        assert len(validation) == 2
+        assert indicator[198:][validation].any()
+    with pytest.raises(ValueError, match=r"validation_fraction=0.5 of 801 clips"):
+        split_validation(indicator[199:], np.arange(801), 0.5, rng)
 
 
 def test_validation_needs_clips_to_spare():
@@ -301,98 +427,17 @@ def test_global_generators_are_put_back():
 def test_augmentation_mixes_weights_as_clips():
     inputs, target = torch.arange(40.0).reshape(4, 5, 2), torch.eye(4)
     weights = torch.tensor([1.0, 2, 4, 8])
-    augment = Augmentation(0, mixup_alpha=1.0)
-    _, mixed, mixed_weights = augment(inputs, target, weights)
+    augment = Augmentation(mixup_alpha=1.0)
+    generator = torch.Generator().manual_seed(0)
+    _, mixed, mixed_weights = augment(inputs, target, weights, generator)
     torch.testing.assert_close(mixed_weights, mixed @ weights)
-    assert augment(inputs, target, None)[2] is None
+    assert augment(inputs, target, None, generator)[2] is None
 
 
 def test_augmentation_blanks_an_eighth_of_the_bands():
-    inputs = torch.randn(300, 32, 16, generator=torch.Generator().manual_seed(0))
-    changed = Augmentation(0, stripes=True)(inputs, None, None)[0] != inputs
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 32, 16, generator=generator)
+    changed = Augmentation(stripes=True)(inputs, None, None, generator)[0] != inputs
     bands = changed.all(dim=1).sum(dim=1)
     frames = changed.all(dim=2).sum(dim=1)
     assert (bands.max(), frames.max()) == (4, 4)
-
-
-# Encoders
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "front_end"),
-    [
-        ("efficientat", lambda: EfficientAT(0.1, n_classes=7), "efficientat"),
-        ("psla", lambda: PSLA(5, width=0.25, depth=0.3), "psla"),
-        ("panns", lambda: Cnn6(n_classes=3, channels=(4, 4, 8, 8)), "panns_32k"),
-        (
-            "cnn14_16k",
-            lambda: Cnn14(n_classes=3, channels=(2, 2, 4, 4, 4, 8)),
-            "panns_16k",
-        ),
-        ("passt", lambda: PaSST(3, 130, embed_dim=64, depth=1, num_heads=1), "passt"),
-    ],
-)
-def test_sizes_are_read_off_the_weights(name, make, front_end, tmp_path):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        trained = make()
-    torch.save({"model": trained.state_dict()}, tmp_path / "weights.pt")
-    plan = plan_encoder(name, weights=tmp_path / "weights.pt")
-    loaded = plan.load(plan.make())
-    assert plan.front_end_name == plan.make_front_end().name == front_end
-    for key, value in trained.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value)
-
-
-def test_patchout_goes_to_passt():
-    sizes = {"embed_dim": 64, "depth": 1, "num_heads": 1, "n_classes": 2}
-    plan = plan_encoder("passt", params=sizes, patchout=(4, 40))
-    assert plan.params["patchout_frequency"] == 4
-    assert plan.params["patchout_time"] == 40
-    log_mel = torch.zeros(2, 500, 128)
-    tokens = plan.make().train().encoder.embeddings(log_mel).shape[1]
-    assert tokens == 2 + (12 - 4) * (49 - 40)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"encoder": "eficientat"}, ValueError, "Did you mean 'efficientat'"),
-        ({"encoder": "zzzz"}, ValueError, "'ast', .*'sp4sc'"),
-        ({"encoder": EfficientAT(0.1)}, TypeError, "pass the class"),
-        ({"encoder": print}, TypeError, "neither the name"),
-        ({"encoder": dict}, TypeError, "neither the name"),
-        ({"encoder": "ast", "weights": "no.pt"}, ValueError, "no.pt.* is no file"),
-        ({"encoder": "ast", "front_end": "ast"}, ValueError, "leave it out"),
-        ({"encoder": EfficientAT, "front_end": "no"}, ValueError, "no front end"),
-        ({"encoder": "ast", "patchout": (4, 40)}, ValueError, "only 'passt'"),
-        ({"encoder": "passt", "patchout": (4,)}, ValueError, "two numbers"),
-        ({"encoder": EfficientAT, "patchout": (4, 4)}, ValueError, "encoder_params"),
-    ],
-)
-def test_encoders_that_are_none(arguments, error, message):
-    with pytest.raises(error, match=message):
-        plan_encoder(**arguments)
-
-
-def test_weights_of_another_encoder_are_refused(tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(EfficientAT(0.1).state_dict(), path)
-    for name in ("panns", "psla", "cnn10", "ast"):
-        with pytest.raises(CheckpointError, match=r"weights\.pt"):
-            plan_encoder(name, weights=path)
-    torch.save(Cnn14(channels=(2, 2, 2, 2, 2, 2)).state_dict(), path)
-    with pytest.raises(CheckpointError, match="'cnn14' or 'cnn14_16k'"):
-        plan_encoder("panns", weights=path)
-
-
-def test_files_that_changed_are_refused(tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(EfficientAT(0.1).state_dict(), path)
-    plan = plan_encoder("efficientat", weights=path)
-    torch.save(EfficientAT(0.1).state_dict(), path)
-    with pytest.raises(CheckpointError, match="another file than in fit"):
-        plan.load(plan.make())
-    path.unlink()
-    with pytest.raises(CheckpointError, match="not there"):
-        plan.load(plan.make())

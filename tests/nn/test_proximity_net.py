@@ -110,8 +110,12 @@ def test_weights_count_clips_as_often(distances):
     repeated = loss(
         net(clips.repeat_interleave(counts, 0)), target.repeat_interleave(counts, 0)
     )
-    weighted = loss(net(clips), (target, counts.double()))
-    torch.testing.assert_close(weighted, repeated, rtol=1e-6, atol=0)
+    weights = counts.double()
+    weighted = loss(net(clips), (target, weights))
+    # A batch counts by its weights too, whose mean is 1 over all batches.
+    torch.testing.assert_close(weighted, repeated * weights.mean(), rtol=1e-6, atol=0)
+    once = loss(net(clips), (target, weights / weights.mean()))
+    torch.testing.assert_close(once, repeated, rtol=1e-6, atol=0)
     ones = loss(net(clips), (target, torch.ones(6).double()))
     torch.testing.assert_close(ones, loss(net(clips), target), rtol=1e-6, atol=0)
 
