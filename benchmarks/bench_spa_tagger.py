@@ -57,7 +57,9 @@ def train_bare(X, y, distances, texts, *, batch_size, encoder):
         n_components=N_COMPONENTS,
         n_classes=y.shape[1],
         label_vectors=torch.from_numpy(texts),
-    ).train()
+    )
+    # The tagger does so, which alone makes EfficientAT's batches 1.7 times as fast.
+    module = module.to(memory_format=torch.channels_last).train()
     criterion = ProximityAlignmentLoss(1.0, distances)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.001)
     rng = np.random.default_rng(0)
