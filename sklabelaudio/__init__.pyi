@@ -16,6 +16,7 @@ from .audio import AudioLoader, check_audio, load_audio
 from .classification import (
     BilinearZeroShotClassifier,
     PromptZeroShotClassifier,
+    SemanticContrastiveClassifier,
     SPATagger,
     TaggerZeroShotClassifier,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "PromptZeroShotClassifier",
     "SP4SCEmbedder",
     "SPATagger",
+    "SemanticContrastiveClassifier",
     "TaggerZeroShotClassifier",
     "TaggingDisplay",
     "TemporalPooling",

@@ -38,6 +38,45 @@ def minilm():
 
 
 @pytest.fixture(scope="session")
+def small_clip(tmp_path_factory):
+    """The folder of a small CLIP, text side only: 8 values, at most 30 tokens.
+
+    It reads letters, and knows the word dog. Its weights are random.
+    """
+    import torch
+    import transformers
+
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "do", "dog</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[("d", "o"), ("do", "g</w>")],
+        model_max_length=30,
+    )
+    config = transformers.CLIPTextConfig(
+        vocab_size=56,
+        projection_dim=8,
+        max_position_embeddings=30,
+        eos_token_id=55,
+        bos_token_id=54,
+        pad_token_id=55,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=20,
+        initializer_range=0.5,
+        hidden_act="gelu",
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        transformers.CLIPTextModelWithProjection(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_tagger(tmp_path_factory):
     """A folder with a small tagger, the list of its classes, and words for them.
 

@@ -30,6 +30,7 @@ from sklabelaudio import (
     PaSSTEmbedder,
     PromptZeroShotClassifier,
     PSLAEmbedder,
+    SemanticContrastiveClassifier,
     SP4SCEmbedder,
     SPATagger,
     TaggerZeroShotClassifier,
@@ -75,6 +76,9 @@ ESTIMATORS = [
     TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS)),
     TaggerZeroShotClassifier(VECTORS, tagger_labels=list(VECTORS), method="conse"),
     SPATagger(label_embedder=VECTORS, obce=False, random_state=0, device="cpu"),
+    SemanticContrastiveClassifier(
+        None, similarity="linear", text_encoder=VECTORS, random_state=0, device="cpu"
+    ),
 ]
 
 
@@ -119,6 +123,22 @@ OF_ANY_WIDTH = [
         label_embedder=LabelHash(), obce=False, max_epochs=50, lr=0.01, random_state=0
     ),
     SPATagger(obce=False, alpha=0, max_epochs=50, lr=0.01, random_state=0),
+    SemanticContrastiveClassifier(
+        None,
+        similarity="linear",
+        text_encoder=LabelHash(),
+        n_components=32,
+        batch_size=100,
+        random_state=0,
+    ),
+    SemanticContrastiveClassifier(
+        None,
+        similarity="linear",
+        text_encoder=None,
+        n_components=32,
+        batch_size=100,
+        random_state=0,
+    ),
 ]
 
 
@@ -162,7 +182,12 @@ CHECKS_OF_ONE_LABEL = [
 
 def takes_numbers(estimator):
     """Whether it takes scikit-learn's tables, of numbers and of any width."""
-    named = (PromptZeroShotClassifier, SPATagger, TaggerZeroShotClassifier)
+    named = (
+        PromptZeroShotClassifier,
+        SemanticContrastiveClassifier,
+        SPATagger,
+        TaggerZeroShotClassifier,
+    )
     if isinstance(estimator, named):  # whose labels' vectors set names or the width
         return False
     # The others differ from these by networks that take minutes.

@@ -2,6 +2,7 @@
 
 from ._bilinear import BilinearZeroShotClassifier
 from ._prompt_zero_shot import PromptZeroShotClassifier
+from ._semantic_contrastive import SemanticContrastiveClassifier
 from ._spa_tagger import SPATagger
 from ._tagger_zero_shot import TaggerZeroShotClassifier
 
@@ -9,5 +10,6 @@ __all__ = [
     "BilinearZeroShotClassifier",
     "PromptZeroShotClassifier",
     "SPATagger",
+    "SemanticContrastiveClassifier",
     "TaggerZeroShotClassifier",
 ]

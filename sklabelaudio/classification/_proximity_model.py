@@ -1,56 +1,25 @@
 """What SPATagger keeps of its training: how it scores clips, and its pickles."""
 
-import os
-
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ._batches import encode_clips
+from ._encoder_training import EncoderTraining, pack_state
 from ._proximity_scores import cosines
 from ._training import own_generators
-from ._training_set import ArraySet, check_log_mel, make_clip_set
 
 # Vectors that are scored at a time.
 _CHUNK = 4096
 
 
-class ProximityModel:
+class ProximityModel(EncoderTraining):
     """The trained parts of `SPATagger`, whose parameters it reads.
 
     `_heads` are the weights of the linear layers by their names, `_plan` tells how the
     encoder is made, `_encoder` is it, and `_encoder_bytes` what it is made anew from
     after unpickling. `_calibration` is the scale and the bias of similarities.
     """
-
-    def _check_clips(self, X, plan, *, reset, training):
-        """Return X as a set of clips."""
-        if plan is None:
-            if _holds_clips(X):
-                raise ValueError(
-                    "X holds clips or log-mel, and with encoder=None SPATagger takes "
-                    "vectors: name an encoder, such as encoder='efficientat'"
-                )
-            # As linear models do, double precision trains in double precision.
-            dtype = [np.float64, np.float32]
-            X = validate_data(self, X, dtype=dtype, reset=reset)
-            return ArraySet(X, X.dtype if reset else self._dtype)
-        log_mel = check_log_mel(X)
-        if log_mel is not None:
-            return ArraySet(log_mel)
-        front_end = plan.make_front_end()
-        if front_end is None:
-            return ArraySet(check_array(X, dtype="numeric", input_name="X"))
-        return make_clip_set(
-            X,
-            front_end,
-            sampling_rate=self.sampling_rate,
-            duration=self.duration,
-            channel=self.channel,
-            estimator=self,
-            reset=reset,
-            training=training,
-        )
 
     def _score(self, X):
         """Return the logits of the active labels."""
@@ -154,10 +123,7 @@ class ProximityModel:
         self.checkpoint_ = None
         if self._plan is not None:
             self.checkpoint_ = self._plan.describe(module.encoder)
-        net.train_split = net.callbacks = None  # which hold the clips
-        net.callbacks_ = []
-        # An optimizer takes the room of two encoders.
-        self._net = net if keep_net else None
+        self._keep_net(net, keep_net)
 
     def __getstate__(self):
         state = dict(super().__getstate__())
@@ -165,22 +131,5 @@ class ProximityModel:
         state.pop("_net_settings", None)
         state.update({name: None for name in ("_net", "_encoder") if name in state})
         if encoder is not None and not (self._is_frozen and self._plan.path):
-            from safetensors.torch import save
-
-            # Copies, for weights that are shared can't be saved so.
-            state["_encoder_bytes"] = save(
-                {
-                    name: tensor.detach().cpu().clone().contiguous()
-                    for name, tensor in encoder.state_dict().items()
-                }
-            )
+            state["_encoder_bytes"] = pack_state(encoder.state_dict())
         return state
-
-
-def _holds_clips(X):
-    """Tell whether X is what taggers with an encoder take, and no others."""
-    n_dims = getattr(X, "ndim", 1)
-    if n_dims != 1 or not (isinstance(X, (list, tuple)) or hasattr(X, "dtype")):
-        return n_dims == 3
-    first = next(iter(X), None)
-    return isinstance(first, (str, os.PathLike)) or np.ndim(first) > 1

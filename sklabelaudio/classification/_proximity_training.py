@@ -1,37 +1,26 @@
 """How SPATagger trains."""
 
-import copy
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length
 
 from .._distances import check_distances
 from ..text import LabelTextEmbedder
-from ._batches import BatchLoader
-from ._encoders import plan_encoder
+from ._encoder_training import check_weights
 from ._label_sets import column_names
 from ._proximity_model import ProximityModel
 from ._proximity_scores import calibrate, cosines
 from ._targets import read_targets
 from ._training import (
-    Augmentation,
-    DivergedError,
     balance,
     draw_seed,
     make_net,
-    make_order,
     make_watch,
     own_generators,
-    split_validation,
-    summarise,
-    train,
 )
-from ._training_set import ArraySet
 
 _BERT = "bert-base-uncased"
 # Clips by which similarities are brought to the scale of logits.
@@ -56,6 +45,8 @@ _MEND = (
 class ProximityTraining(ProximityModel):
     """The training of `SPATagger`, whose parameters it reads."""
 
+    _ENCODER_PARAMS = (*ProximityModel._ENCODER_PARAMS, "patchout")
+
     def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
         from ..nn._device import choose_device
 
@@ -64,7 +55,7 @@ class ProximityTraining(ProximityModel):
             self._check_unchanged(classes)
         plan = self._plan if go_on else self._plan_encoder()
         source = self._check_clips(X, plan, reset=not go_on, training=True)
-        kept, sample_weight = _check_weights(sample_weight, len(source))
+        kept, sample_weight = check_weights(sample_weight, len(source))
         targets = self._read_targets(y, classes, source, kept, go_on)
         self._check_together(targets, source)
         # In parts there is nothing to stop.
@@ -83,7 +74,13 @@ class ProximityTraining(ProximityModel):
         seeds = np.random.SeedSequence(self._seed).generate_state(4).tolist()
         net = self._take_net(source, kept, distances, device, seeds[0])
         training, validation, held_out = self._make_loaders(
-            source, targets, sample_weight, kept, device, seeds[1:3], score
+            source,
+            targets,
+            sample_weight,
+            kept,
+            device,
+            seeds[1:3],
+            watched=score is not None,
         )
         clips = kept if held_out is None else held_out
         calibrate = partial(self._calibrate, source, targets, clips, seeds[3])
@@ -95,6 +92,7 @@ class ProximityTraining(ProximityModel):
                 max_epochs=1 if in_part else self.max_epochs,
                 # Vectors train without what draws from torch's global generators.
                 device=None if plan is None else device,
+                callbacks=self.callbacks,
                 watch=score and make_watch(score, distances, self.patience),
                 keep_net=in_part or self.warm_start,
                 go_on=go_on,
@@ -111,56 +109,12 @@ class ProximityTraining(ProximityModel):
         calibrate()
         return self
 
-    def _run(self, net, training, validation, *, device, keep_net, go_on, **options):
-        """Train a net, and keep what it has learnt, whatever ends it."""
-        n_before = len(net.history_ or ())
-        former = copy.deepcopy(net.module.state_dict()) if go_on else None
-        isolated = nullcontext() if device is None else own_generators(0, device)
-        try:
-            with isolated:
-                train(
-                    net,
-                    training,
-                    validation,
-                    device=device,
-                    callbacks=self.callbacks,
-                    **options,
-                )
-        except DivergedError:
-            if go_on:
-                net.module.load_state_dict(former)
-                self._keep(net, keep_net=False)
-            raise
-        except BaseException:
-            begun = net.initialized_  # which callbacks may prevent
-            if begun and (go_on or summarise(net.history[n_before:])):
-                self._take_over(net, n_before, keep_net)
-            raise
-        self._take_over(net, n_before, keep_net)
-
-    def _take_over(self, net, n_before, keep_net):
-        self.history_ = self.history_ + summarise(net.history[n_before:])
-        self.n_iter_ = len(self.history_)
-        self._keep(net, keep_net=keep_net)
-
     def _check_unchanged(self, classes):
-        """Refuse what can't be otherwise than in the fit that this one goes on from."""
-        for name, former in self._made_with.items():
-            value = getattr(self, name)
-            if not _is_same(value, former):
-                raise ValueError(
-                    f"{name}={value!r}, and in the fit that this one goes on from it "
-                    f"was {former!r}: set it back, or fit anew with warm_start=False"
-                )
+        self._check_made_with(classes)
         if self.alpha and self._label_vectors is None:
             raise ValueError(
                 f"alpha={self.alpha:g} can't go on from a fit with alpha=0, which had "
                 "no texts: fit anew with warm_start=False"
-            )
-        if classes is not None and list(classes) != self.seen_classes_.tolist():
-            raise ValueError(
-                f"classes={classes!r} are not those of the first call, "
-                f"{self.seen_classes_.tolist()}: leave classes out, or fit anew"
             )
 
     def _forget(self):
@@ -169,23 +123,6 @@ class ProximityTraining(ProximityModel):
         self.history_ = []
         self._tuned = {}
         self._net = self._encoder = self._heads = self._encoder_bytes = None
-
-    def _plan_encoder(self):
-        if self.encoder is None:
-            for name in ("weights", "encoder_params", "front_end", "patchout"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"{name}={getattr(self, name)!r} with encoder=None, which "
-                        f"takes vectors: name the encoder, or leave out {name}"
-                    )
-            return None
-        return plan_encoder(
-            self.encoder,
-            weights=self.weights,
-            params=self.encoder_params,
-            front_end=self.front_end,
-            patchout=self.patchout,
-        )
 
     def _read_targets(self, y, classes, source, kept, go_on):
         if y is not None:
@@ -210,20 +147,7 @@ class ProximityTraining(ProximityModel):
                 f"y holds {len(targets.labels)} class: there must be at least "
                 f"{n_least} classes to learn to tell apart{hint}"
             )
-        if (self.spec_augment or self.time_roll) and not _is_log_mel(source):
-            name = "spec_augment" if self.spec_augment else "time_roll"
-            raise ValueError(
-                f"{name}={getattr(self, name)!r}: X is no log-mel, and the encoder has "
-                f"no front end that makes it; set {name}=False"
-            )
-        if self.spec_augment in (True, False):
-            return
-        whole = [isinstance(n, Integral) and n >= 0 for n in self.spec_augment]
-        if whole != [True, True]:
-            raise ValueError(
-                f"spec_augment={self.spec_augment!r} must be two whole numbers, of "
-                "bands and of frames, or True"
-            )
+        self._check_augmentation(source)
 
     def _find_distances(self, targets, score):
         """Return the distances between labels, or None where they are not needed."""
@@ -323,41 +247,8 @@ class ProximityTraining(ProximityModel):
         # Depthwise convolutions train nearly twice as fast with channels last.
         return module.to(device=device, memory_format=torch.channels_last)
 
-    def _make_loaders(self, source, targets, sample_weight, kept, device, seeds, score):
-        """Return the batches of training and validation, and the latter's clips."""
-        validation = held_out = None
-        make = partial(
-            BatchLoader,
-            source,
-            targets.indicator,
-            sample_weight,
-            batch_size=self.batch_size,
-            device=device,
-            n_jobs=self.n_jobs,
-        )
-        if score is not None:
-            # By a generator of its own, so that a fit that goes on splits alike.
-            rng = np.random.default_rng(seeds[0])
-            kept, held_out = split_validation(
-                targets.indicator, kept, self.validation_fraction, rng
-            )
-            validation = make(lambda _: held_out, n_clips=len(held_out))
-        chances = balance(targets.indicator[kept]) if self.balanced_sampling else None
-        augment = None
-        if self.mixup_alpha or self.spec_augment or self.time_roll:
-            augment = Augmentation(
-                mixup_alpha=self.mixup_alpha,
-                stripes=self.spec_augment,
-                roll=self.time_roll,
-            )
-        training = make(
-            make_order(kept, weights=chances),
-            n_clips=len(kept),
-            seed=seeds[1],
-            augment=augment,
-            n_epochs=len(self.history_),
-        )
-        return training, validation, held_out
+    def _find_chances(self, indicator):
+        return balance(indicator) if self.balanced_sampling else None
 
     def _calibrate(self, source, targets, clips, seed):
         if self._label_vectors is None:
@@ -372,42 +263,11 @@ class ProximityTraining(ProximityModel):
         self._calibration = calibrate(similarities, targets.indicator[chosen])
 
 
-def _check_weights(sample_weight, n_clips):
-    """Return the clips that count, and the weights, None where all are alike."""
-    if sample_weight is None:
-        return np.arange(n_clips), None
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
-    if weights.shape != (n_clips,) or (weights < 0).any() or not weights.any():
-        raise ValueError(
-            f"sample_weight has the shape {weights.shape} and values from "
-            f"{weights.min():g} to {weights.max():g}: give each of the {n_clips} clips "
-            "one weight, none negative and not every weight zero"
-        )
-    kept = np.flatnonzero(weights)
-    # Of mean 1, so that the loss of a batch is no more than that of any other.
-    return kept, weights / weights[kept].mean()
-
-
-def _is_same(value, former):
-    try:
-        return value is former or bool(value == former)
-    except ValueError:  # of arrays in encoder_params
-        return True
-
-
 def _name_score(early_stopping):
     """Return the name of the score by which to stop early, None for not to."""
     if not early_stopping:
         return None
     return "map" if early_stopping == "map" else "omap"
-
-
-def _is_log_mel(source):
-    if isinstance(source, ArraySet):
-        return source.X.ndim == 3
-    return source.front_end.n_mels is not None
 
 
 def _count_features(encoder, source, index):

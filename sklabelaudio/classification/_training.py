@@ -1,6 +1,7 @@
 """How the estimators that train torch modules do so: by a skorch net, repeatably."""
 
 import copy
+import inspect
 import math
 import threading
 from contextlib import contextmanager
@@ -221,7 +222,18 @@ class Augmentation:
         return inputs, target, weights
 
 
-def make_net(module, criterion, *, optimizer, lr, encoder_lr, device, verbose):
+def make_net(
+    module,
+    criterion,
+    *,
+    optimizer,
+    lr,
+    encoder_lr,
+    device,
+    verbose,
+    groups=(),
+    **params,
+):
     """Make a skorch net that trains a module which is there already.
 
     Parameters
@@ -239,6 +251,11 @@ def make_net(module, criterion, *, optimizer, lr, encoder_lr, device, verbose):
         Where to train.
     verbose : bool
         Whether a line is printed for each epoch.
+    groups : sequence of (str, dict), default=()
+        Parameters of the optimizer for the parameters of the module whose names fit a
+        pattern.
+    **params : object
+        Parameters of the optimizer, of which those are left out that it does not have.
 
     Returns
     -------
@@ -248,12 +265,18 @@ def make_net(module, criterion, *, optimizer, lr, encoder_lr, device, verbose):
     from skorch import NeuralNet
 
     options = {} if verbose else {"callbacks__print_log": None}
+    groups = list(groups)
     if encoder_lr is not None:
-        options["optimizer__param_groups"] = [("encoder.*", {"lr": encoder_lr})]
+        groups.append(("encoder.*", {"lr": encoder_lr}))
+    if groups:
+        options["optimizer__param_groups"] = groups
+    optimizer = _find_optimizer(optimizer)
+    taken = inspect.signature(optimizer).parameters
+    options |= {f"optimizer__{name}": params[name] for name in params if name in taken}
     return NeuralNet(
         module,
         criterion,
-        optimizer=_find_optimizer(optimizer),
+        optimizer=optimizer,
         lr=lr,
         device=device,
         verbose=int(verbose),
@@ -327,9 +350,9 @@ def make_watch(score, distances, patience):
 
     Parameters
     ----------
-    score : {"omap", "map"}
+    score : {"omap", "map", "accuracy"}
         What is to improve: `omap_score` or `mean_average_precision`, over the classes
-        that have clips.
+        that have clips, or the share of clips whose label has the highest score.
     distances : ndarray of shape (n_classes, n_classes) or None
         Distances between the classes, for ``"omap"``.
     patience : int
@@ -363,6 +386,9 @@ def make_watch(score, distances, patience):
                 options["sample_weight"] = weights[0]
             if not np.isfinite(scores).all():
                 value = 0.0  # the loss says why
+            elif score == "accuracy":
+                right = target.argmax(axis=1) == scores.argmax(axis=1)
+                value = np.average(right, weights=weights[0] if weights else None)
             elif score == "map":
                 value = mean_average_precision(target, scores, **options)
             else:
@@ -426,9 +452,11 @@ def _make_epochs(training, device):
 
         def on_batch_end(self, net, training=None, loss=None, **kwargs):
             if training and not math.isfinite(loss.item()):
+                # Of what is no encoder, by any schedule.
+                lr = net.optimizer_.param_groups[-1]["lr"]
                 raise DivergedError(
-                    f"lr={net.lr:g} is too high for these clips, the loss is not "
-                    "finite: lower it"
+                    f"lr={lr:g} is too high for these clips, the loss is not finite in "
+                    f"epoch {len(net.history)}: lower it"
                 )
 
     return Epochs()

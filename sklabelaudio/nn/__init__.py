@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "_ast": ["AST"],
         "_checkpoint": ["load_checkpoint"],
+        "_contrastive_loss": ["SymmetricContrastiveLoss"],
+        "_cscm": ["CSCM"],
         "_efficientat": ["EfficientAT"],
         "_esresnext": ["ESResNeXtFbsp"],
         "_htsat": ["HTSAT"],

@@ -154,10 +154,36 @@ class AST(PatchTransformer):
         ValueError
             If `log_mel` has another shape, no frames or too many.
         """
+        return self._classify(self._embed(log_mel))
+
+    def forward_features(self, log_mel):
+        """Compute what becomes of the patches, which :meth:`forward` does not read.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, 128)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_rows, n_columns)
+            The map of the patches, 12 by 101 in the published model whatever the clip's
+            length: row ``i`` is of the 16 mel bands from ``i * frequency_stride`` on,
+            column ``j`` of the 16 frames from ``j * time_stride`` on, and those behind
+            the clip's end are of padding.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
+        return self._make_map(self._embed(log_mel))
+
+    def _embed(self, log_mel):
         check_log_mel(self, log_mel, N_MELS, longest=self.n_frames)
         n_missing = self.n_frames - log_mel.shape[1]
         padded = nn.functional.pad(log_mel, (0, 0, 0, n_missing), value=self._padding)
-        return self._classify(self.encoder.embeddings(padded))
+        return self.encoder.embeddings(padded)
 
     def adapt(
         self, *, n_classes=None, n_frames=None, frequency_stride=None, time_stride=None

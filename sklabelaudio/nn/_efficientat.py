@@ -137,15 +137,35 @@ class EfficientAT(nn.Module):
         ValueError
             If `log_mel` has not that shape.
         """
-        check_log_mel(self, log_mel, _N_MELS)
-        image = log_mel.transpose(1, 2).unsqueeze(1)
+        features = self.forward_features(log_mel)
         pool, flatten, *head = self.classifier
-        features = self.features(image)
         embedding = flatten(pool(features))
         logits = embedding
         for layer in head:
             logits = layer(logits)
         return EncoderOutput(embedding, logits, frames=features.mean(dim=2).mT)
+
+    def forward_features(self, log_mel):
+        """Compute the last map, of which the embedding is the mean.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, 128)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, 4, n_steps)
+            The map: rows are of 32 mel bands, lowest first, and columns of 32 frames,
+            where a part of them counts as a whole: 998 frames give 32 columns.
+
+        Raises
+        ------
+        ValueError
+            If `log_mel` has not that shape.
+        """
+        check_log_mel(self, log_mel, _N_MELS)
+        return self.features(log_mel.transpose(1, 2).unsqueeze(1))
 
     @staticmethod
     def width_of(state):

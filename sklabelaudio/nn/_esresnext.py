@@ -195,6 +195,41 @@ class ESResNeXtFbsp(nn.Module):
         ValueError
             If `waveform` has another shape, or no samples.
         """
+        features, gate = self._encode(waveform)
+        frames = (features.mean(dim=2) * gate.flatten(2)).mT
+        embedding = frames.mean(dim=1)
+        if self.n_classes is not None:
+            return EncoderOutput(embedding, self.fc(embedding), frames=frames)
+        if hasattr(self, "projection"):
+            # A projection's mean is the mean's projection.
+            embedding, frames = self.projection(embedding), self.projection(frames)
+        return EncoderOutput(embedding, frames=frames)
+
+    def forward_features(self, waveform):
+        """Compute the last map, before a projection.
+
+        Parameters
+        ----------
+        waveform : Tensor of shape (n_clips, n_samples)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_channels, n_rows, n_steps)
+            The map, of 2048 channels and 11 rows in the published networks, lowest
+            frequencies first. Of :meth:`make_image`'s frames 32 are a column, where a
+            part of them counts as a whole: 5 s give 13 columns.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
+        features, gate = self._encode(waveform)
+        return features * gate
+
+    def _encode(self, waveform):
+        """Return the last map, and what its channels are multiplied by."""
         image = self.make_image(waveform)
         stages = (
             (self.layer1, self.att1),
@@ -209,15 +244,7 @@ class ESResNeXtFbsp(nn.Module):
             if before.shape[-2:] != size:
                 before = nn.functional.adaptive_max_pool2d(before, size)
             features = features * attention(before)
-        gate = self.att5(features.amax(dim=(2, 3), keepdim=True))
-        frames = (features.mean(dim=2) * gate.flatten(2)).mT
-        embedding = frames.mean(dim=1)
-        if self.n_classes is not None:
-            return EncoderOutput(embedding, self.fc(embedding), frames=frames)
-        if hasattr(self, "projection"):
-            # A projection's mean is the mean's projection.
-            embedding, frames = self.projection(embedding), self.projection(frames)
-        return EncoderOutput(embedding, frames=frames)
+        return features, self.att5(features.amax(dim=(2, 3), keepdim=True))
 
     def make_image(self, waveform):
         """Return what the network sees of clips.

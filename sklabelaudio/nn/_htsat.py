@@ -12,6 +12,8 @@ from ._output import EncoderOutput
 N_MELS = 64
 # Frames of the image that the transformer reads; shorter clips are stretched to it.
 N_FRAMES = 1024
+# Pieces of those frames that stand on each other in it.
+_N_PIECES = 4
 # Each halves the height and width that it leaves to the next.
 N_STAGES = 4
 # Names of the authors' trunk, all else is beside it.
@@ -160,14 +162,9 @@ class HTSAT(nn.Module):
         authors do; cut the clip yourself to hear all of it.
         """
         check_log_mel(self, log_mel, N_MELS, longest=2 * N_FRAMES + 2, window=N_FRAMES)
-        n_frames = log_mel.shape[1]
-        if n_frames > N_FRAMES:
+        if log_mel.shape[1] > N_FRAMES:
             return self._average_pieces(log_mel)
-        if infer_mode:
-            # The authors repeat behind the batch norm, which is the same: it treats
-            # every frame alike.
-            log_mel = log_mel.repeat(1, N_FRAMES // n_frames, 1)
-        encoded = self.encoder(log_mel.unsqueeze(1))
+        encoded = self._encode(log_mel, infer_mode)
         tokens = self.tscam_conv(encoded.last_hidden_state).squeeze(2).mT
         return EncoderOutput(
             encoded.pooler_output,
@@ -175,6 +172,42 @@ class HTSAT(nn.Module):
             tokens.sigmoid().repeat_interleave(N_FRAMES // tokens.shape[1], dim=1),
             encoded.last_hidden_state.mean(dim=2).mT,
         )
+
+    def forward_features(self, log_mel, *, infer_mode=False):
+        """Compute the last tokens, of which the embedding is the mean.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, 64)
+            As for :meth:`forward`, but of at most 1024 frames.
+        infer_mode : bool, default=False
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, 8, 8)
+            The tokens where they lie in the image that the transformer reads, whatever
+            the clip's length. The clip is in four pieces on each other: rows ``2 * i``
+            and ``2 * i + 1`` are the lower and the upper 32 mel bands of its quarter
+            ``i``, and the 8 columns divide the quarter evenly. The vector of band
+            ``b`` at step ``s`` of 32 is at ``[2 * (s // 8) + b, s % 8]``.
+
+        Raises
+        ------
+        ValueError
+            If `log_mel` has another shape, no frames or too many.
+        """
+        check_log_mel(self, log_mel, N_MELS, longest=N_FRAMES)
+        # transformers puts the pieces behind each other: (n_components, 2, 32).
+        steps = self._encode(log_mel, infer_mode).last_hidden_state
+        return steps.unflatten(3, (_N_PIECES, -1)).movedim(3, 2).flatten(2, 3)
+
+    def _encode(self, log_mel, infer_mode):
+        if infer_mode:
+            # The authors repeat behind the batch norm, which is the same: it treats
+            # every frame alike.
+            log_mel = log_mel.repeat(1, N_FRAMES // log_mel.shape[1], 1)
+        return self.encoder(log_mel.unsqueeze(1))
 
     def _average_pieces(self, log_mel):
         length = (log_mel.shape[1] - 1) // 2

@@ -322,8 +322,7 @@ class Cnn14(_Cnn):
         """
         if self.decision_level is None:
             return super().forward(log_mel)
-        self._check(log_mel)
-        vectors = self._make_map(self._normalize(log_mel)).mean(dim=3)
+        vectors = self.forward_features(log_mel).mean(dim=2)
         around = {"kernel_size": 3, "stride": 1, "padding": 1}
         smooth = F.max_pool1d(vectors, **around) + F.avg_pool1d(vectors, **around)
         frames = self.fc1(self.head_dropout(smooth.mT)).relu()

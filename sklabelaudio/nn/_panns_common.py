@@ -65,8 +65,31 @@ class PANN(nn.Module):
         ValueError
             If `log_mel` has another shape, or frames for less than one step.
         """
+        return self._head(self.forward_features(log_mel).mean(dim=2))
+
+    def forward_features(self, log_mel):
+        """Compute the last map, of which `frames` are the mean over the bands.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, n_mels)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_mels // stride, n_frames // stride)
+            The map, where the stride is the attribute `frame_stride`, 16 or 32: rows
+            are of so many mel bands, lowest first, and columns of so many frames. What
+            is left behind the last whole ones is not heard: 998 frames give 31 columns
+            of 32.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
         self._check(log_mel)
-        return self._head(self._make_map(self._normalize(log_mel)).mean(dim=3))
+        return self._make_map(self._normalize(log_mel)).mT
 
     def _normalize(self, log_mel):
         """Normalise every band, and return an image of one channel."""

@@ -155,6 +155,28 @@ class WavegramLogmelCnn14(PANN):
         ValueError
             If `waveform` has another shape, or is too short for one step.
         """
+        return self._head(self.forward_features(waveform).mean(dim=2))
+
+    def forward_features(self, waveform):
+        """Compute the last map, of which `frames` are the mean over the bands.
+
+        Parameters
+        ----------
+        waveform : Tensor of shape (n_clips, n_samples)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_mels // 32, n_steps)
+            The map: rows are of 32 mel bands, lowest first, and columns of 32 frames
+            of 320 samples. What is left behind the last whole ones is not heard: 10 s
+            give 31 columns.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
         name = type(self).__name__
         if waveform.ndim != 2:
             raise ValueError(
@@ -166,7 +188,7 @@ class WavegramLogmelCnn14(PANN):
                 f"waveform has {waveform.shape[1]} samples; {name} takes "
                 f"{self.min_samples} or more: follow a shorter clip by silence"
             )
-        return self._head(self._make_map(waveform).mean(dim=3))
+        return self._make_map(waveform).mT
 
     def _make_map(self, waveform):
         image = self._normalize(self._make_log_mel(waveform))

@@ -152,8 +152,40 @@ class PaSST(PatchTransformer):
             If `log_mel` has another shape, too few or too many frames, or, in training,
             so few that none would be left.
         """
+        return self._classify(self._embed(log_mel))
+
+    def forward_features(self, log_mel):
+        """Compute what becomes of the patches, which :meth:`forward` does not read.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, 128)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_rows, n_columns)
+            The map of the patches: row ``i`` is of the 16 mel bands from
+            ``i * frequency_stride`` on, and column ``j`` of the 16 frames from
+            ``j * time_stride`` on. With the strides of the published model there are 12
+            rows, and ``(n_frames - 16) // 10 + 1`` columns: 99 of 1000 frames.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`; and in training, if patches are to be left out, which
+            would leave holes in the map.
+        """
+        if self.training and self.encoder.embeddings.leaves_out:
+            raise ValueError(
+                "patches are left out in training, so that they make no whole map: "
+                "build PaSST with patchout_frequency=0, patchout_time=0 and patchout=0"
+            )
+        return self._make_map(self._embed(log_mel))
+
+    def _embed(self, log_mel):
         check_log_mel(self, log_mel, N_MELS, shortest=PATCH, longest=self.max_frames)
-        return self._classify(self.encoder.embeddings(log_mel))
+        return self.encoder.embeddings(log_mel)
 
     @staticmethod
     def convert_checkpoint(state):
@@ -274,6 +306,11 @@ class _Embeddings(nn.Module):
             self.freq_new_pos_embed,
             self.time_new_pos_embed,
         )
+
+    @property
+    def leaves_out(self):
+        """Whether patches are left out in training."""
+        return bool(self._patchout_frequency or self._patchout_time or self._patchout)
 
     def forward(self, log_mel):
         """Return ``(n_clips, n_tokens, embed_dim)``."""

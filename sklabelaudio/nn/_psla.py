@@ -151,12 +151,8 @@ class PSLA(nn.Module):
         ValueError
             If `log_mel` has not that shape, or is too short.
         """
-        self._check(log_mel, min_frames)
+        maps = self.forward_features(log_mel, min_frames=min_frames)
         n_steps = -(-log_mel.shape[1] // _STRIDE)
-        if min_frames is not None and log_mel.shape[1] < min_frames:
-            n_more = min_frames - log_mel.shape[1]
-            log_mel = nn.functional.pad(log_mel, (0, 0, 0, n_more), value=_PADDING)
-        maps = self.trunk(log_mel.transpose(1, 2).unsqueeze(1))
         frames = maps.mean(dim=2).mT
         heads = (self.head_weight.numel(), self.n_classes)
         present, attention = (
@@ -173,6 +169,35 @@ class PSLA(nn.Module):
             # No view, which would keep the steps behind a short clip in memory.
             frames[:, :n_steps].contiguous(),
         )
+
+    def forward_features(self, log_mel, *, min_frames=None):
+        """Compute the last map, of which the embedding is the mean.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, 128)
+            As for :meth:`forward`.
+        min_frames : int, default=None
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, 4, n_steps)
+            The map: rows are of 32 mel bands, lowest first, and columns of 32 frames,
+            where a part of them counts as a whole, and what is behind a short clip
+            counts too: 1056 frames give 33 columns. With ``padding="tensorflow"`` a
+            last part of fewer than 4 frames has no column.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
+        self._check(log_mel, min_frames)
+        if min_frames is not None and log_mel.shape[1] < min_frames:
+            n_more = min_frames - log_mel.shape[1]
+            log_mel = nn.functional.pad(log_mel, (0, 0, 0, n_more), value=_PADDING)
+        return self.trunk(log_mel.transpose(1, 2).unsqueeze(1))
 
     def _check(self, log_mel, min_frames):
         check_log_mel(self, log_mel, _N_MELS)

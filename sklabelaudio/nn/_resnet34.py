@@ -155,13 +155,36 @@ class ResNet34(nn.Module):
         ValueError
             If `log_mel` has not three dimensions, or no frames or bands.
         """
+        image = self.forward_features(log_mel)
+        embedding = image.mean((2, 3))
+        return EncoderOutput(embedding, self.fc(embedding), frames=image.mean(dim=2).mT)
+
+    def forward_features(self, log_mel):
+        """Compute the last map, of which the embedding is the mean.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, n_mels)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_rows, n_steps)
+            The map: rows are of 32 mel bands, lowest first, and columns of 32 frames,
+            where a part of them counts as a whole: 998 frames of 64 bands give 2 rows
+            and 32 columns.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
         check_log_mel(self, log_mel, None)
         image = log_mel.mT.unsqueeze(1).expand(-1, self.n_channels, -1, -1)
         image = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         for stage in range(1, len(_N_BLOCKS) + 1):
             image = getattr(self, f"layer{stage}")(image)
-        embedding = image.mean((2, 3))
-        return EncoderOutput(embedding, self.fc(embedding), frames=image.mean(dim=2).mT)
+        return image
 
     def fold_(self):
         """Fold the first batch norm, in place."""

@@ -144,17 +144,39 @@ class SP4SC(nn.Module):
         ValueError
             If `log_mel` has another shape or too few frames.
         """
+        frames = self.forward_features(log_mel).mean(dim=2).mT
+        pooled = frames.amax(dim=1) + frames.mean(dim=1)
+        embedding = self.fc1(self.dropout(pooled)).relu()
+        logits = self.fc2(self.dropout(embedding))
+        return EncoderOutput(embedding, logits, frames=frames)
+
+    def forward_features(self, log_mel):
+        """Compute the last map, of which `frames` are the mean over the bands.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, n_frames, n_mels)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, n_components, n_mels // 16, n_frames // 16)
+            The map: rows are of 16 mel bands, lowest first, and columns of 16 frames.
+            What is left behind the last whole ones is not heard: 431 frames give 26
+            columns.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`forward`.
+        """
         check_log_mel(self, log_mel, self.n_mels, shortest=_POOLED)
         image = self.bn0(log_mel.mT).mT.unsqueeze(1)
         # Pooling takes a third of the time where a map's channels lie side by side.
         x = image.to(memory_format=torch.channels_last)
         for block in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = block(x)
-        frames = x.mean(dim=3).mT
-        pooled = frames.amax(dim=1) + frames.mean(dim=1)
-        embedding = self.fc1(self.dropout(pooled)).relu()
-        logits = self.fc2(self.dropout(embedding))
-        return EncoderOutput(embedding, logits, frames=frames)
+        return x.mT
 
     def merge_batch_norm(self):
         """Make a copy for inference whose batch norms are merged into its filters.

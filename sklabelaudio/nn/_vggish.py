@@ -113,16 +113,36 @@ class VGGish(nn.Module):
         ValueError
             If `log_mel` has not that shape.
         """
-        check_log_mel(self, log_mel, _N_MELS, shortest=_N_FRAMES, longest=_N_FRAMES)
-        maps = self.features(log_mel.unsqueeze(1))
-        # The weights were trained with the channels last.
-        embedding = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
+        # The weights were trained with time first and the channels last.
+        maps = self.forward_features(log_mel).permute(0, 3, 2, 1)
+        embedding = self.embeddings(maps.flatten(1))
         if self._has_pca:
             embedding = self.pproc(embedding)
         if self.output_stage == "quantized":
             steps = 255 / (2 * _LIMIT)
             embedding = embedding.clamp(-_LIMIT, _LIMIT).add(_LIMIT).mul(steps).round()
         return EncoderOutput(embedding)
+
+    def forward_features(self, log_mel):
+        """Compute the last map of the convolutions.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_examples, 96, 64)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_examples, 512, 4, 6)
+            The map: rows are of 16 mel bands, lowest first, and columns of 16 frames.
+
+        Raises
+        ------
+        ValueError
+            If `log_mel` has not that shape.
+        """
+        check_log_mel(self, log_mel, _N_MELS, shortest=_N_FRAMES, longest=_N_FRAMES)
+        return self.features(log_mel.unsqueeze(1)).mT
 
     def convert_checkpoint(self, state):
         """Convert the weights of torchvggish's files.

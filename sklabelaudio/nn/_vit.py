@@ -132,6 +132,14 @@ class PatchTransformer(nn.Module):
         embedding = run_layers(self.encoder, tokens).mean(dim=1)
         return EncoderOutput(embedding, self.classifier(embedding))
 
+    def _make_map(self, tokens):
+        """Return what becomes of the patches, as a map of rows of them."""
+        for layer in self.encoder.layers:
+            tokens = layer(tokens, None)
+        patches = self.encoder.layernorm(tokens)[:, N_SPECIAL:]
+        n_rows = count_patches(N_MELS, self.encoder.config.frequency_stride)
+        return patches.mT.unflatten(2, (n_rows, -1))
+
 
 def count_patches(length, stride):
     """Return the number of patches along an axis of so many bands or frames."""

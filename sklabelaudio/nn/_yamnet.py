@@ -121,13 +121,33 @@ class YAMNet(nn.Module):
         ValueError
             If `log_mel` has another shape.
         """
+        embedding = self.forward_features(log_mel).mean(dim=(2, 3))
+        return EncoderOutput(embedding, self.classifier(embedding))
+
+    def forward_features(self, log_mel):
+        """Compute the last map, of which the embedding is the mean.
+
+        Parameters
+        ----------
+        log_mel : Tensor of shape (n_clips, 96, 64)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_clips, 1024, 2, 3)
+            The map: rows are of 32 mel bands, lowest first, and columns of 32 frames.
+
+        Raises
+        ------
+        ValueError
+            If `log_mel` has another shape.
+        """
         check_log_mel(self, log_mel, _N_MELS, shortest=_N_FRAMES, longest=_N_FRAMES)
         activate = F.relu6 if self.relu6 else F.relu
         x = log_mel.unsqueeze(1)
         for block in self.blocks:
             x = activate(block(x), inplace=True)
-        embedding = x.mean(dim=(2, 3))
-        return EncoderOutput(embedding, self.classifier(embedding))
+        return x.mT
 
     def convert_checkpoint(self, state):
         """Give the published weights this module's names and layouts.

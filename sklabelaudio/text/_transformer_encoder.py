@@ -83,6 +83,26 @@ class TransformerEncoder:
             rows.update(zip(batch, self._encode_batch(batch), strict=True))
         return [np.stack([rows[text] for text in item.texts]) for item in label_texts]
 
+    def tokenize(self, label_texts):
+        """Return the tokens of each label's texts, all filled up to one length.
+
+        Parameters
+        ----------
+        label_texts : list of LabelText
+            The labels, with as many texts each.
+
+        Returns
+        -------
+        ndarray of shape (n_labels, n_texts, length), int64
+            The tokens.
+        """
+        self._check_known(label_texts)
+        labels = {text: item.label for item in label_texts for text in item.texts}
+        self._count_tokens(labels)
+        texts = [text for item in label_texts for text in item.texts]
+        tokens = self._tokenize(texts, padding=True, return_tensors="np")["input_ids"]
+        return tokens.astype(np.int64).reshape(len(label_texts), -1, tokens.shape[1])
+
     def _check_known(self, label_texts):
         """Refuse labels of which the tokenizer makes nothing but unknown tokens."""
         # The subject, for the words of a template say nothing about the label.

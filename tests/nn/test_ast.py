@@ -420,6 +420,19 @@ def test_short_clips_are_padded_with_zeros_before_they_are_normalised(n_frames):
     assert not torch.allclose(model(silence).logits, short.logits)
 
 
+def test_features_are_the_patches_where_they_lie(small):
+    log_mel = make_log_mel(2, 64, 128)
+    with torch.inference_mode():
+        features = small.forward_features(log_mel)
+        tokens = small.encoder(input_values=log_mel).last_hidden_state[:, 2:]
+    assert features.shape == (2, 128, 12, 5)
+    assert_close(features.flatten(2).mT, tokens.numpy())
+    # Patches of a stride of their own over each axis.
+    model = AST(3, **{**SMALL, "frequency_stride": 16, "time_stride": 12}).eval()
+    with torch.inference_mode():
+        assert model.forward_features(log_mel).shape == (2, 128, 8, 5)
+
+
 def test_the_padding_is_that_of_the_front_end():
     model = AST(3, **SMALL).eval()
     seen = []

@@ -13,6 +13,7 @@ import torch
 
 from sklabelaudio.exceptions import CheckpointError
 from sklabelaudio.nn import EncoderOutput, load_checkpoint
+from sklabelaudio.nn._feature_maps import measure_features
 from sklabelaudio.nn._fold import fold_batch_norm
 from sklabelaudio.nn._pointwise import replace_pointwise
 from sklabelaudio.nn._random import fixed_random_weights
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     short: int = 0
     long: int | None = None
     scale: float = 1.0  # of the input
+    features: tuple | None = None  # the shape of a clip's map
 
     def make(self, seed=None):
         """Build it, from a seed if there is one."""
@@ -84,16 +86,21 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("_yamnet", "YAMNet", (96, 64), short=95, long=97),
-    Case("_vggish", "VGGish", (96, 64), short=95, long=97),
-    Case("_efficientat", "EfficientAT", (70, 128), (0.1, 5)),
-    Case("_htsat", "HTSAT", (101, 64), (8, 5), SWIN, long=2051),
+    Case("_yamnet", "YAMNet", (96, 64), short=95, long=97, features=(1024, 2, 3)),
+    Case("_vggish", "VGGish", (96, 64), short=95, long=97, features=(512, 4, 6)),
+    Case("_efficientat", "EfficientAT", (70, 128), (0.1, 5), features=(96, 4, 3)),
+    Case("_htsat", "HTSAT", (101, 64), (8, 5), SWIN, long=2051, features=(64, 8, 8)),
     Case("_clap", "ClapAudioTower", (101, 64), (8, 6), SWIN, long=1025),
-    Case("_panns", "Cnn6", (70, 64), kwargs=FOUR, short=15),
-    Case("_panns", "Cnn10", (70, 64), kwargs=FOUR, short=15),
-    Case("_panns", "Cnn14", (70, 64), kwargs=SIX, short=31),
+    Case("_panns", "Cnn6", (70, 64), kwargs=FOUR, short=15, features=(10, 4, 4)),
+    Case("_panns", "Cnn10", (70, 64), kwargs=FOUR, short=15, features=(10, 4, 4)),
+    Case("_panns", "Cnn14", (70, 64), kwargs=SIX, short=31, features=(10, 2, 2)),
     Case(
-        "_panns", "Cnn14", (70, 64), kwargs={**SIX, "decision_level": "max"}, short=31
+        "_panns",
+        "Cnn14",
+        (70, 64),
+        kwargs={**SIX, "decision_level": "max"},
+        short=31,
+        features=(10, 2, 2),
     ),
     Case(
         "_panns_resnet",
@@ -101,6 +108,7 @@ CASES = [
         (70, 64),
         kwargs={**FOUR, "n_blocks": (1, 2, 1, 1), "n_components": 12},
         short=31,
+        features=(12, 2, 2),
     ),
     Case(
         "_panns_wavegram",
@@ -109,13 +117,35 @@ CASES = [
         kwargs=WAVES,
         short=10235,
         scale=0.1,
+        features=(10, 2, 1),
     ),
-    Case("_sp4sc", "SP4SC", (70, 256), kwargs=FOUR, short=15),
-    Case("_esresnext", "ESResNeXtFbsp", (8000,), kwargs=FBSP, scale=3000.0),
-    Case("_ast", "AST", (50, 128), kwargs=VIT, long=65),
-    Case("_passt", "PaSST", (50, 128), kwargs=VIT, short=15, long=66),
-    Case("_psla", "PSLA", (70, 128), kwargs={"width": 0.1, "depth": 0.2}),
-    Case("_resnet34", "ResNet34", (70, 64), kwargs={"width": 4}),
+    Case("_sp4sc", "SP4SC", (70, 256), kwargs=FOUR, short=15, features=(10, 16, 4)),
+    Case(
+        "_esresnext",
+        "ESResNeXtFbsp",
+        (8000,),
+        kwargs=FBSP,
+        scale=3000.0,
+        features=(128, 11, 1),
+    ),
+    Case("_ast", "AST", (50, 128), kwargs=VIT, long=65, features=(16, 12, 5)),
+    Case(
+        "_passt",
+        "PaSST",
+        (50, 128),
+        kwargs=VIT,
+        short=15,
+        long=66,
+        features=(16, 12, 4),
+    ),
+    Case(
+        "_psla",
+        "PSLA",
+        (70, 128),
+        kwargs={"width": 0.1, "depth": 0.2},
+        features=(128, 4, 3),
+    ),
+    Case("_resnet34", "ResNet34", (70, 64), kwargs={"width": 4}, features=(32, 2, 3)),
 ]
 
 
@@ -180,6 +210,94 @@ def test_shapes(case):
     for stage, values in stages_of(output).items():
         assert values.dtype == torch.float32, stage
         assert torch.isfinite(values).all(), stage
+
+
+# CLAP's tower is HTS-AT, whose own class reads the same files.
+MAPPED = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name != "ClapAudioTower"], ids=identify
+)
+
+
+@MAPPED
+def test_features_are_what_is_pooled(case):
+    model = case.make_trained()
+    clips = case.make_clips(2)
+    output = run(model, clips)
+    with torch.inference_mode():
+        features = model.forward_features(clips)
+    assert features.shape == (2, *case.features)
+    assert measure_features(model, case.clip) == case.features
+    # Columns are time. HTS-AT's 8 by 8 are four pieces of two bands on each other.
+    if case.name == "HTSAT":
+        over_time = features.unflatten(2, (4, 2)).mean(dim=3).flatten(2)
+    else:
+        over_time = features.mean(dim=2)
+    if case.name in ("YAMNet", "EfficientAT", "HTSAT", "PSLA", "ResNet34"):
+        torch.testing.assert_close(over_time.mean(dim=2), output.embedding)
+    elif case.name == "ESResNeXtFbsp":
+        logits = model.fc(over_time.mean(dim=2))
+        torch.testing.assert_close(logits, output.logits, rtol=1e-4, atol=1e-6)
+    # What is smoothed before it is framewise differs from its frames.
+    if output.frames is not None and "decision_level" not in case.kwargs:
+        torch.testing.assert_close(over_time.mT, output.frames)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if (case.features or [1])[-1] > 1], ids=identify
+)
+def test_features_lie_where_their_sound_does(case):
+    """The first place looks at earlier frames and lower bands than the last."""
+    model = case.make_trained()
+    n_more = 0 if case.long is not None else 250  # so that not all see all
+    clips = torch.nn.functional.pad(case.make_clips(1), (0, 0, 0, n_more))
+    clips += torch.randn(clips.shape, generator=torch.Generator().manual_seed(1))
+    features = model.forward_features(clips.requires_grad_())[0]
+    if case.name == "HTSAT":
+        features = features.unflatten(1, (4, 2)).transpose(1, 2).flatten(2)
+    centres = []
+    for place in (0, -1):
+        weight = torch.zeros(clips.shape[1:])
+        for value in features[:8, place, place]:
+            (gradient,) = torch.autograd.grad(value, clips, retain_graph=True)
+            weight += gradient[0].square()
+        frames, bands = (weight.sum(dim=axis) / weight.sum() for axis in (1, 0))
+        centres.append(
+            [(shares * torch.arange(len(shares))).sum() for shares in (frames, bands)]
+        )
+    (first_frame, first_band), (last_frame, last_band) = centres
+    assert last_frame - first_frame > 0.03 * weight.shape[0]
+    # Each of two rows sees all bands.
+    assert case.features[1] == 2 or last_band - first_band > 0.1 * weight.shape[1]
+
+
+@MAPPED
+def test_gradients_of_features_reach_all_but_the_head(case):
+    model = case.make_trained().train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = model.forward_features(case.make_clips(4))
+    assert features.shape == (4, *case.features)
+    generator = torch.Generator().manual_seed(0)
+    (features * torch.randn(features.shape, generator=generator)).sum().backward()
+    head = ("classifier.", "fc", "tscam_conv.", "embeddings.", "attention.", "head_")
+    for name, parameter in model.named_parameters():
+        if name.startswith(head):
+            assert parameter.grad is None, name
+        elif not name.endswith(("key.bias", "k_proj.bias")):
+            assert parameter.grad.any(), name
+
+
+@MAPPED
+def test_features_of_bad_shapes_are_refused(case):
+    model = case.make_trained()
+    lengths = [case.short, 1025 if case.name == "HTSAT" else case.long]
+    for length in lengths:
+        if length is not None:
+            told = rf"^{case.input} .*\b{length}\b"
+            with pytest.raises(ValueError, match=told):
+                model.forward_features(torch.zeros(1, length, *case.clip[1:]))
+    with pytest.raises(ValueError, match=rf"^{case.input} "):
+        model.forward_features(torch.zeros(case.clip))
 
 
 @EVERY

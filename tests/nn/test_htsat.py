@@ -105,6 +105,39 @@ def test_gives_what_the_authors_give(reference, trained, name):
     assert output.framewise.shape == (1, 1024, 527)
 
 
+@pytest.mark.parametrize("infer_mode", [False, True])
+def test_features_are_the_tokens_in_the_image(reference, trained, infer_mode):
+    log_mel = get_front_end("htsat")(reference.inputs["noise1"].waveform)
+    log_mel = torch.from_numpy(log_mel[np.newaxis])[:, :400]
+    tokens = []
+    hook = trained.encoder.norm.register_forward_hook(
+        lambda module, inputs, output: tokens.append(output)
+    )
+    with torch.inference_mode():
+        features = trained.forward_features(log_mel, infer_mode=infer_mode)
+        output = trained(log_mel, infer_mode=infer_mode)
+    hook.remove()
+    assert features.shape == (1, 768, 8, 8)
+    assert torch.equal(features.flatten(2).mT, tokens[0])
+    assert_close(features.mean(dim=(2, 3)), output.embedding.numpy())
+
+
+def test_features_are_where_they_are_said_to_be(reference, trained):
+    log_mel = get_front_end("htsat")(reference.inputs["noise0"].waveform)
+    with torch.inference_mode():
+        features = trained.forward_features(torch.from_numpy(log_mel[np.newaxis]))[0]
+    grid = torch.stack(
+        [
+            torch.stack(
+                [features[:, 2 * (s // 8) + b, s % 8] for s in range(32)], dim=1
+            )
+            for b in range(2)
+        ],
+        dim=1,
+    )
+    assert_close(grid[::64], reference.expected["noise0.token_grid"])
+
+
 @pytest.mark.parametrize("name", ["noise0", "noise1"])
 def test_infer_mode_gives_what_the_authors_give(reference, trained, name):
     output, _ = encode(trained, reference.inputs[name].waveform, infer_mode=True)

@@ -441,6 +441,18 @@ def test_patchout_leaves_evaluation_as_it_is(small):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("name", ["patchout_frequency", "patchout_time", "patchout"])
+def test_patchout_leaves_no_map(name):
+    model = make_small(**{name: 1})
+    log_mel = make_log_mel(2, 90, 128)
+    with torch.inference_mode():
+        assert model.forward_features(log_mel).shape[2:] == (12, 8)
+    with pytest.raises(ValueError, match="no whole map: build PaSST with patchout_fr"):
+        model.train().forward_features(log_mel)
+    whole = make_small().train()
+    assert whole.forward_features(log_mel).shape[2:] == (12, 8)
+
+
 def test_patchout_draws_from_the_generator_of_torch(seeded):
     model = make_small(patchout_frequency=4, patchout_time=3, patchout=10)
     log_mel = make_log_mel(1, 90, 128)

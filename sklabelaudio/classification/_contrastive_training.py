@@ -1,0 +1,363 @@
+"""How SemanticContrastiveClassifier trains."""
+
+import os
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+
+from ._augmented_sets import augment_set
+from ._contrastive_model import ContrastiveModel
+from ._encoder_training import check_weights
+from ._net_callbacks import make_decay, make_gradient_scaler, make_saver
+from ._targets import read_targets
+from ._text_sides import TrainedSide, make_text_side
+from ._training import (
+    Augmentation,
+    draw_seed,
+    make_net,
+    make_watch,
+    own_generators,
+    summarise,
+)
+from ._training_state import (
+    TrainingFolder,
+    describe_clips,
+    describe_params,
+    digest,
+)
+
+# Of an encoder that begins with trained weights.
+_PRETRAINED_LR = 8e-5
+# Parameters that a net is made with, which holds the state of an optimizer.
+_NET_PARAMS = (
+    "optimizer",
+    "lr",
+    "encoder_lr",
+    "text_lr",
+    "momentum",
+    "weight_decay",
+    "freeze_encoder",
+    "freeze_text_encoder",
+    "verbose",
+)
+# Parameters that the network is made with.
+_MADE_WITH = (
+    "encoder",
+    "weights",
+    "encoder_params",
+    "front_end",
+    "text_encoder",
+    "prompt",
+    "n_components",
+    "similarity",
+    "logit_scale",
+)
+# Parameters that change nothing of what is learnt, or are looked at otherwise.
+_NOT_LEARNT_FROM = {
+    "callbacks",
+    "candidate_labels",
+    "checkpoint",
+    "device",
+    "max_epochs",
+    "n_jobs",
+    "random_state",
+    "text_encoder",
+    "verbose",
+    "warm_start",
+    "weights",
+}
+
+
+class Packing:
+    """Changes batches, and brings them into the form that `ContrastiveNet` takes.
+
+    Parameters
+    ----------
+    mixup_alpha, stripes, roll : object
+        As of `Augmentation`.
+    """
+
+    def __init__(self, *, mixup_alpha=0.0, stripes=False, roll=False):
+        self.before = Augmentation(roll=roll)
+        self.mixup_alpha = mixup_alpha
+        self.after = Augmentation(stripes=stripes)
+
+    def __call__(self, inputs, target, weights, generator):
+        """Return inputs with classes, labels with what goes with them, and weights."""
+        from ..nn._augmentation import mix_clips
+
+        classes = target.argmax(dim=1)
+        inputs, *_ = self.before(inputs, target, weights, generator)
+        if self.mixup_alpha:
+            inputs, target, partners, shares = mix_clips(
+                inputs, target, self.mixup_alpha, generator
+            )
+            if weights is None:
+                weights = target.new_ones(len(target))
+            weights = shares * weights + (1 - shares) * weights[partners]
+            target, weights = (target, weights, partners, shares), None
+        inputs, *_ = self.after(inputs, target, weights, generator)
+        return {"inputs": inputs, "classes": classes}, target, weights
+
+
+class ContrastiveTraining(ContrastiveModel):
+    """The training of `SemanticContrastiveClassifier`, whose parameters it reads."""
+
+    def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
+        from ..nn._device import choose_device
+
+        device = choose_device(self.device)
+        if classes is not None:
+            classes = np.unique(classes)
+        if go_on:
+            self._check_made_with(classes)
+        self._check_params()
+        plan = self._plan if go_on else self._plan_encoder()
+        source = self._check_clips(X, plan, reset=not go_on, training=True)
+        kept, sample_weight = check_weights(sample_weight, len(source))
+        targets = self._read_targets(y, classes, source, kept, go_on)
+        self._check_together(targets, source, kept)
+        watched = bool(self.early_stopping) and not in_part
+        if not go_on:
+            self._forget()
+            labels = targets.labels.tolist()
+            side = make_text_side(
+                self.text_encoder,
+                labels,
+                frozen=self.freeze_text_encoder,
+                prompt=self.prompt,
+            )
+            self._texts_read = side and side.read(labels)
+            self.seen_classes_ = targets.labels
+            self._side, self._plan, self._dtype = side, plan, source.dtype
+            self._made_with = {name: getattr(self, name) for name in _MADE_WITH}
+            self._seed = draw_seed(self.random_state)
+        folder = state = None
+        if self.checkpoint is not None and not (go_on or in_part):
+            folder = self._open_folder(source, targets, sample_weight, device)
+            state = folder.read()
+        if state is not None:
+            self._seed = int(state["seed"])
+            self.history_ = summarise(state["history"])
+            self._check_epochs()
+        self._is_frozen = self.freeze_encoder and (not go_on or self._is_frozen)
+        seeds = np.random.SeedSequence(self._seed).generate_state(3).tolist()
+        net = self._take_net(source, kept, device, seeds[0])
+        training, validation, _ = self._make_loaders(
+            augment_set(source, self.augmentations),
+            targets,
+            sample_weight,
+            kept,
+            device,
+            seeds[1:],
+            watched=watched,
+        )
+        n_epochs = 1
+        if not in_part:
+            n_done = 0 if state is None else len(self.history_)
+            finished = state is not None and state["finished"]
+            n_epochs = 0 if finished else self.max_epochs - n_done
+        watch, callbacks = self._make_callbacks(
+            net, training, folder, state, in_part=in_part, watched=watched
+        )
+        try:
+            self._run(
+                net,
+                training,
+                validation,
+                max_epochs=n_epochs,
+                # Vectors train without what draws from torch's global generators.
+                device=None if plan is None and not self._draws_texts() else device,
+                watch=watch,
+                callbacks=callbacks,
+                keep_net=in_part or self.warm_start,
+                go_on=go_on,
+            )
+        except KeyboardInterrupt as stop:
+            if not hasattr(self, "n_iter_"):
+                raise
+            raise KeyboardInterrupt(
+                f"stopped by the user: the classifier keeps what it has learnt, with "
+                f"{self.n_iter_} whole epochs behind it, and a fit with "
+                "warm_start=True goes on"
+            ) from stop
+        return self
+
+    def _draws_texts(self):
+        return self._side is not None and self._side.is_trained
+
+    def _check_params(self):
+        if self.encoder is None and self.similarity != "linear":
+            raise ValueError(
+                f"similarity={self.similarity!r} with encoder=None: it reads maps, and "
+                "X holds vectors; set similarity='linear', or name an encoder"
+            )
+        if self.text_encoder is not None and self.batch_size == 1:
+            raise ValueError(
+                "batch_size=1: a clip is told from the others of its batch, and there "
+                "would be none; take 2 or more, or text_encoder=None for a classifier "
+                "without texts"
+            )
+
+    def _read_targets(self, y, classes, source, kept, go_on):
+        if y is not None:
+            check_consistent_length(source, y)
+        labels = self.seen_classes_ if go_on else classes
+        targets = read_targets(y, labels, kept=kept)
+        if not targets.exclusive:
+            raise ValueError(
+                "y holds lists of labels or an indicator matrix, and "
+                f"{type(self).__name__} learns one label for each clip: give it so, or "
+                "take SPATagger"
+            )
+        return targets
+
+    def _check_together(self, targets, source, kept):
+        if len(targets.labels) < 2:
+            raise ValueError(
+                f"y holds {len(targets.labels)} class: there must be at least 2 "
+                "classes to learn to tell apart"
+            )
+        if len(kept) == 1 and self.text_encoder is not None:
+            raise ValueError(
+                "X holds 1 clip that counts: a clip is told from the others of its "
+                "batch, and there is none; give 2 or more"
+            )
+        self._check_augmentation(source)
+        if self.augmentations and self.encoder is None:
+            raise ValueError(
+                f"augmentations={self.augmentations!r} with encoder=None: X holds "
+                "vectors, of which there is no waveform or log-mel to change"
+            )
+
+    def _forget(self):
+        """Drop what a former fit has left."""
+        vars(self).pop("n_iter_", None)
+        self.history_ = []
+        self._net = self._module = self._state_bytes = None
+
+    def _make_augment(self, *, training):
+        if not training:
+            return Packing()
+        return Packing(
+            mixup_alpha=self.mixup_alpha,
+            stripes=self.spec_augment,
+            roll=self.time_roll,
+        )
+
+    def _take_net(self, source, kept, device, seed):
+        """Return the skorch net, the former one or one that begins as it stood."""
+        import torch
+
+        from ..nn._contrastive_net import ContrastiveNetLoss
+
+        settings = {name: getattr(self, name) for name in _NET_PARAMS}
+        known = self._net is not None and self._net_settings == (settings, device)
+        module = self._module
+        if module is None and self._state_bytes is not None:
+            module = self._get_module(device)
+        if module is None:
+            module = self._begin_module(source, kept[0], seed, device)
+        self._free_texts(module, device)
+        module.freeze_encoder = self.freeze_encoder
+        module.amp = getattr(torch, self.amp) if self.amp else None
+        if module.alignment is not None:
+            module.alignment.positives = self.positives
+        if known:
+            return self._net
+        self._net_settings = settings, device
+        groups = [("alignment.*", {"weight_decay": 0.0})]
+        if self.text_lr is not None:
+            groups.append(("texts.encoder.*", {"lr": self.text_lr}))
+        encoder_lr = self.encoder_lr
+        if encoder_lr == "auto":
+            pretrained = self._plan is not None and self._plan.path
+            encoder_lr = _PRETRAINED_LR if pretrained else None
+        return make_net(
+            # Depthwise convolutions train nearly twice as fast with channels last.
+            module.to(device=device, memory_format=torch.channels_last),
+            ContrastiveNetLoss(module.alignment),
+            optimizer=self.optimizer,
+            lr=self.lr,
+            encoder_lr=encoder_lr,
+            device=device,
+            verbose=self.verbose,
+            groups=groups,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def _begin_module(self, source, index, seed, device):
+        """Make the network for clips of the size of one of them."""
+        from ..nn._feature_maps import measure_features
+
+        with own_generators(seed, device):
+            encoder = None
+            if self._plan is None:
+                self._map_size = (source.X.shape[1], 1, 1)
+            else:
+                encoder = self._plan.load(self._plan.make().float())
+                clip = source.middle(index)[0]
+                self._map_size = measure_features(encoder, clip.shape)
+            return self._make_module(encoder)
+
+    def _free_texts(self, module, device):
+        """Have a text encoder that is named be trained from now on, or not any more."""
+        side = self._side
+        if side is None or not isinstance(self.text_encoder, (str, os.PathLike)):
+            return
+        if not side.is_trained and not self.freeze_text_encoder:
+            self._side = side = TrainedSide(self.text_encoder, self.prompt)
+            self._texts_read = side.read(self.seen_classes_.tolist())
+            texts = side.make(self._texts_read, module.head.n_components).to(device)
+            texts.projector.load_state_dict(module.texts.projector.state_dict())
+            module.texts = texts
+        if side.is_trained:
+            module.texts.frozen = self.freeze_text_encoder
+
+    def _make_callbacks(self, net, training, folder, state, *, in_part, watched):
+        """Return the callbacks that watch the training, and the others."""
+        from skorch.callbacks import GradientNormClipping
+
+        scaler = make_gradient_scaler() if self.amp == "float16" else None
+        callbacks = [] if scaler is None else [scaler]
+        if self.gradient_clip is not None:
+            callbacks.append(GradientNormClipping(self.gradient_clip))
+        if self.lr_decay is not None and not in_part:
+            callbacks.append(make_decay(self.lr_decay, training))
+        watch = make_watch("accuracy", None, self.patience) if watched else []
+        if folder is not None:
+            saver = make_saver(
+                lambda held: folder.save({**held, "seed": str(self._seed)}),
+                n_epochs=self.max_epochs,
+                watch=watch,
+                scaler=scaler,
+                restored=state,
+            )
+            if state is not None:
+                net.initialize()
+                saver.restore(net)
+            watch = [saver, *watch]
+        return [*callbacks, *watch], self.callbacks
+
+    def _open_folder(self, source, targets, sample_weight, device):
+        params = self.get_params(deep=False)
+        learnt_from = {n: params[n] for n in params if n not in _NOT_LEARNT_FROM}
+        configuration = describe_params(learnt_from)
+        weights = None if self._plan is None else self._plan.checkpoint.sha256
+        configuration["weights"] = str(weights)
+        configuration["text_encoder"] = "None"
+        if self._side is not None:
+            configuration["text_encoder"] = digest(self._texts_read)
+        if self.random_state is not None:
+            configuration["random_state"] = str(self._seed)
+        configuration |= describe_clips(source, targets, sample_weight)
+        return TrainingFolder(self.checkpoint, configuration, device)
+
+    def _check_epochs(self):
+        if len(self.history_) > self.max_epochs:
+            raise ValueError(
+                f"max_epochs={self.max_epochs}, and the training in "
+                f"checkpoint={self.checkpoint!r} has {len(self.history_)} behind it: "
+                "set at least as many, or name another folder"
+            )

@@ -1,0 +1,276 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback, LRScheduler
+from torch import nn
+
+from sklabelaudio.audio import RandomGain
+from sklabelaudio.classification import (
+    SemanticContrastiveClassifier,
+    _contrastive_training,
+)
+from sklabelaudio.classification._training_state import describe_params
+from sklabelaudio.exceptions import CheckpointError
+from sklabelaudio.text import LabelTextEmbedder
+
+ROOT = Path(__file__).parents[2]
+LABELS = ["bell", "cat", "dog", "rain"]
+TEXTS = {label: np.eye(5)[k] + 0.1 for k, label in enumerate(LABELS)}
+
+
+class Encoder(nn.Module):
+    """Draws from torch's global generator, and has statistics of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 8, 4, stride=4), nn.BatchNorm2d(8), nn.Dropout(0.3)
+        )
+
+    def forward(self, log_mel):
+        return self.layers(log_mel.mT.unsqueeze(1))
+
+
+class Killed(BaseException):
+    """What no one catches."""
+
+
+class Killer(Callback):
+    """Ends the process, or what stands for it, in an epoch's second batch."""
+
+    def __init__(self, epoch, n_batch=2):
+        self.epoch = epoch
+        self.n_batch = n_batch
+
+    def on_batch_begin(self, net, training=None, **kwargs):
+        row = net.history[-1]
+        if training and (row["epoch"], len(row["batches"])) == (
+            self.epoch,
+            self.n_batch,
+        ):
+            raise Killed
+
+
+class Counter(Callback):
+    n_epochs = 0
+
+    def on_epoch_begin(self, net, **kwargs):
+        Counter.n_epochs += 1
+
+
+def make_data(n_clips=40):
+    rng = np.random.default_rng(0)
+    classes = np.arange(n_clips) % 4
+    patterns = rng.normal(size=(4, 1, 8))
+    X = patterns[classes] + rng.normal(size=(n_clips, 12, 8))
+    return X.astype(np.float32), np.array(LABELS)[classes]
+
+
+def make(checkpoint=None, callbacks=(), **params):
+    settings = {
+        "encoder": Encoder,
+        "text_encoder": TEXTS,
+        "n_components": 8,
+        "max_epochs": 5,
+        "batch_size": 8,
+        "device": "cpu",
+        "random_state": 0,
+        "checkpoint": checkpoint,
+        "callbacks": list(callbacks),
+    }
+    return SemanticContrastiveClassifier(**{**settings, **params})
+
+
+def assert_same(found, expected, X):
+    np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+    np.testing.assert_array_equal(found.label_embeddings_, expected.label_embeddings_)
+    kept = [
+        [{k: v for k, v in row.items() if k != "dur"} for row in each.history_]
+        for each in (found, expected)
+    ]
+    assert kept[0] == kept[1]
+
+
+def rescheduled():
+    return {"lr_decay": None, "callbacks": [LRScheduler("StepLR", step_size=2)]}
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"text_encoder": None, "positives": "class"},
+        {"mixup_alpha": 0.4, "time_roll": True, "augmentations": [RandomGain(1)]},
+        {"early_stopping": True},
+        {"optimizer": "AdamW", "amp": "float16", "gradient_clip": 1.0},
+        rescheduled(),
+    ],
+    ids=["plain", "classes", "augmented", "watched", "half", "scheduled"],
+)
+def test_goes_on_after_a_kill_with_the_same_result(params, epoch, tmp_path):
+    X, y = make_data()
+    callbacks = params.pop("callbacks", [])
+    unbroken = make(callbacks=callbacks, **params).fit(X, y)
+    with pytest.raises(Killed):
+        make(tmp_path, [*callbacks, Killer(epoch)], **params).fit(X, y)
+    found = make(tmp_path, [*callbacks, Counter()], **params)
+    Counter.n_epochs = 0
+    found.fit(X, y)
+    assert Counter.n_epochs == 5 - (epoch - 1)
+    assert_same(found, unbroken, X)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_text_encoder_goes_on(small_clip, tmp_path):
+    X, y = make_data()
+    params = {"text_encoder": small_clip, "text_lr": 0.01, "max_epochs": 3}
+    unbroken = make(**params).fit(X, y)
+    with pytest.raises(Killed):
+        make(tmp_path, [Killer(3)], **params).fit(X, y)
+    assert_same(make(tmp_path, **params).fit(X, y), unbroken, X)
+
+
+def test_another_process_goes_on_after_sigkill(tmp_path):
+    code = f"""
+import os, signal, sys
+from tests.classification.test_contrastive_checkpoint import *
+class Suicide(Killer):
+    def on_batch_begin(self, net, **kwargs):
+        try:
+            super().on_batch_begin(net, **kwargs)
+        except Killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+make({str(tmp_path)!r}, [Suicide(3)]).fit(*make_data())
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)
+    assert run.returncode == -9
+    X, y = make_data()
+    found = make(tmp_path, [Counter()])
+    Counter.n_epochs = 0
+    assert_same(found.fit(X, y), make().fit(X, y), X)
+    assert Counter.n_epochs == 3
+
+
+def test_what_is_finished_is_read_back(tmp_path):
+    X, y = make_data()
+    for params in ({}, {"early_stopping": True, "patience": 1, "max_epochs": 30}):
+        folder = tmp_path / str(len(params))
+        first = make(folder, **params).fit(X, y)
+        Counter.n_epochs = 0
+        again = make(folder, [Counter()], **params).fit(X, y)
+        assert Counter.n_epochs == 0
+        assert_same(again, first, X)
+    assert first.n_iter_ < 30
+    # More epochs go on.
+    longer = make(tmp_path / "0", [Counter()], max_epochs=7).fit(X, y)
+    assert Counter.n_epochs == 2
+    assert_same(longer, make(max_epochs=7).fit(X, y), X)
+    with pytest.raises(
+        ValueError, match=r"max_epochs=5, and the training in .* has 7 "
+    ):
+        make(tmp_path / "0").fit(X, y)
+
+
+def test_seed_that_the_system_drew_is_gone_on_with(tmp_path, monkeypatch):
+    X, y = make_data()
+    with pytest.raises(Killed):
+        make(tmp_path, [Killer(3)], random_state=None).fit(X, y)
+    state = torch.load(tmp_path / "training.pt", weights_only=True)["state"]
+    found = make(tmp_path, random_state=None).fit(X, y)
+    seed = int(state["seed"])
+    monkeypatch.setattr(_contrastive_training, "draw_seed", lambda _: seed)
+    assert_same(found, make(random_state=None).fit(X, y), X)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"lr": 0.5}, "lr was 0.01 and is 0.5"),
+        ({"similarity": "linear"}, "similarity was 'cscm' and is 'linear'"),
+        ({"random_state": 1}, "random_state was 0 and is 1"),
+        ({"text_encoder": {**TEXTS, "dog": np.ones(5)}}, "text_encoder was "),
+        ({"text_encoder": None}, "text_encoder was .* and is None"),
+        (
+            {"mixup_alpha": 0.1, "positives": "class"},
+            "mixup_alpha was 0.0 and is 0.1; positives was 'diagonal' and is 'class'",
+        ),
+        ({"augmentations": [RandomGain(2)]}, r"is \[RandomGain\(max_gain=2\)\]"),
+    ],
+)
+def test_another_configuration_is_named(params, told, tmp_path):
+    X, y = make_data()
+    make(tmp_path, max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=f"holds the training of another .*{told}"):
+        make(tmp_path, **params).fit(X, y)
+
+
+def test_other_clips_are_named(tmp_path):
+    X, y = make_data()
+    make(tmp_path, max_epochs=1).fit(X, y)
+    for data, name in (((X + 1, y), "X"), ((X, y[::-1]), "y")):
+        with pytest.raises(ValueError, match=f"of another configuration: {name} was"):
+            make(tmp_path).fit(*data)
+    with pytest.raises(ValueError, match="configuration: sample_weight was None and"):
+        make(tmp_path).fit(X, y, sample_weight=np.arange(1, 41))
+    # What changes nothing may differ.
+    params = {"n_jobs": 2, "candidate_labels": LABELS[:2], "verbose": False}
+    make(tmp_path, max_epochs=2, **params).fit(X.copy(), y.tolist())
+
+
+def test_damaged_files_are_refused(tmp_path):
+    X, y = make_data()
+    (tmp_path / "training.pt").write_bytes(b"PK nonsense")
+    with pytest.raises(CheckpointError, match="is damaged, or no state of a training"):
+        make(tmp_path).fit(X, y)
+
+
+def test_a_state_that_can_not_be_written_leaves_the_former(tmp_path, monkeypatch):
+    X, y = make_data()
+    unbroken = make().fit(X, y)
+    save = torch.save
+    calls = []
+
+    def fail(state, stream):
+        calls.append(1)
+        if len(calls) == 2:
+            stream.write(b"half of it")
+            raise OSError("No space left on device")
+        save(state, stream)
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path).fit(X, y)
+    assert_same(make(tmp_path).fit(X, y), unbroken, X)
+
+
+def test_going_on_leaves_the_file_alone(tmp_path):
+    X, y = make_data()
+    classifier = make(tmp_path, warm_start=True, max_epochs=2).fit(X, y)
+    before = (tmp_path / "training.pt").read_bytes()
+    classifier.fit(X, y).partial_fit(X, y)
+    assert classifier.n_iter_ == 5
+    assert (tmp_path / "training.pt").read_bytes() == before
+
+
+def test_parameters_in_words_are_the_same_in_another_process():
+    words = describe_params(
+        {
+            "class": Encoder,
+            "object": Counter(),
+            "function": make_data,
+            "array": np.arange(3),
+            "mapping": {"b": [1, 2.5], "a": None},
+            "embedder": LabelTextEmbedder({"a": [1.0]}),
+        }
+    )
+    assert words["class"].endswith("test_contrastive_checkpoint.Encoder'>")
+    assert words["object"].endswith("test_contrastive_checkpoint.Counter")
+    assert words["function"].endswith("test_contrastive_checkpoint.make_data")
+    assert words["mapping"] == "{a: None, b: [1, 2.5]}"
+    assert words["array"] != describe_params({"array": np.arange(1, 4)})["array"]
+    assert " at 0x" not in "".join(words.values())
