@@ -20,7 +20,14 @@ from .classification import (
     SPATagger,
     TaggerZeroShotClassifier,
 )
-from .datasets import fetch_esc50, load_esc50, make_sound_events
+from .datasets import (
+    fetch_esc50,
+    load_esc50,
+    load_tau_urban_scenes,
+    load_urbansound8k,
+    make_sound_events,
+    split_dataset,
+)
 from .embedding import (
     ASTEmbedder,
     AudioCLIPEmbedder,
@@ -112,6 +119,8 @@ __all__ = [
     "list_checkpoints",
     "load_audio",
     "load_esc50",
+    "load_tau_urban_scenes",
+    "load_urbansound8k",
     "lwlrap_score",
     "make_omap_scorer",
     "make_sound_events",
@@ -122,6 +131,7 @@ __all__ = [
     "omap_levels",
     "omap_score",
     "ontology",
+    "split_dataset",
     "text",
     "zero_shot_scorer",
 ]

@@ -1,15 +1,16 @@
 """ESC-50 and its subset ESC-10."""
 
-import csv
 import os
 from numbers import Integral, Real
 
 import numpy as np
+from sklearn.model_selection import PredefinedSplit
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._download import get_data_home
 from ._base import Archive, fetch_archive
+from ._tables import check_present, find_folder, parse_choice, parse_integer, read_table
 
 _COMMIT = "33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6"
 _ARCHIVE = Archive(
@@ -17,6 +18,7 @@ _ARCHIVE = Archive(
     url=f"https://github.com/karolpiczak/ESC-50/archive/{_COMMIT}.zip",
     sha256="661183a6f53ef04f12c9bd618fed0ddc1713280d6c94a5a5431e844ba6f6a21f",
 )
+_HOLDS = "audio/ and meta/esc50.csv"
 _COLUMNS = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
 # Ten classes each: a clip's major category is its target // 10.
 _GROUPS = ["animals", "natural", "human", "interior", "exterior"]
@@ -69,6 +71,8 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
             Labels such as ``"sea_waves"``.
         fold : ndarray of shape (n_clips,), int
             The official folds, 1 to 5.
+        cv : :class:`~sklearn.model_selection.PredefinedSplit`
+            The official split, one fold tested at a time.
         groups : ndarray of shape (n_clips,), str
             Major category: animals, natural, human, interior or exterior.
         source : ndarray of shape (n_clips,), str
@@ -88,12 +92,13 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
     FileNotFoundError
         If the folder, the table, or sound files listed in it are missing.
     ValueError
-        If the table lacks a column, has a row that can't be understood, or lists
-        no clip.
+        If the table lacks a column, has a row that can't be understood, lists a clip
+        twice, or lists none.
 
     See Also
     --------
     fetch_esc50 : Downloads ESC-50 first.
+    split_dataset : Lists the official splits, or others with a warning.
 
     Notes
     -----
@@ -113,7 +118,7 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
     A folder with one clip in each fold:
 
     >>> import os, tempfile
-    >>> from sklearn.model_selection import LeaveOneGroupOut, PredefinedSplit
+    >>> from sklearn.model_selection import LeaveOneGroupOut
     >>> from sklabelaudio.datasets import load_esc50
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("audio", "meta"):
@@ -128,10 +133,10 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
     >>> esc50.target[0], esc50.fold.tolist()
     (np.str_('dog'), [1, 2, 3, 4, 5])
 
-    The official folds, for ``cross_val_score(model, esc50.data, esc50.target, cv=cv)``:
+    The official folds, for
+    ``cross_val_score(model, esc50.data, esc50.target, cv=esc50.cv)``:
 
-    >>> cv = PredefinedSplit(esc50.fold)
-    >>> cv.get_n_splits()
+    >>> esc50.cv.get_n_splits()
     5
 
     or with ``cv=LeaveOneGroupOut(), groups=esc50.fold``:
@@ -139,29 +144,26 @@ def load_esc50(data_dir, *, subset=None, return_X_y=False):
     >>> LeaveOneGroupOut().get_n_splits(groups=esc50.fold)
     5
     """
-    data_dir = os.path.abspath(os.path.expanduser(data_dir))
-    if not os.path.isdir(data_dir):
-        raise FileNotFoundError(
-            f"data_dir={data_dir!r} is not a folder; pass the one that holds audio/ "
-            "and meta/esc50.csv"
-        )
+    data_dir = find_folder(data_dir, _HOLDS)
     table = os.path.join(data_dir, "meta", "esc50.csv")
-    rows = _read_table(table)
+    rows, _ = read_table(table, _COLUMNS, _parse_row, holds=_HOLDS)
     if subset == "esc10":
         rows = [row for row in rows if row["esc10"]]
     if not rows:
         raise ValueError(f"{table} lists no clip" + (" of ESC-10" if subset else ""))
     audio = os.path.join(data_dir, "audio")
-    _check_present(audio, [row["filename"] for row in rows])
+    check_present(audio, [row["filename"] for row in rows], table)
 
     data = np.array([os.path.join(audio, row["filename"]) for row in rows])
     target = np.array([row["category"] for row in rows])
     if return_X_y:
         return data, target
+    fold = np.array([row["fold"] for row in rows])
     return Bunch(
         data=data,
         target=target,
-        fold=np.array([row["fold"] for row in rows]),
+        fold=fold,
+        cv=PredefinedSplit(fold),
         groups=np.array([_GROUPS[row["target"] // 10] for row in rows]),
         source=np.array([row["src_file"] for row in rows]),
         take=np.array([row["take"] for row in rows]),
@@ -263,60 +265,10 @@ def fetch_esc50(
     return load_esc50(folder, subset=subset, return_X_y=return_X_y)
 
 
-def _read_table(path):
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path} is missing; data_dir must hold audio/ and meta/esc50.csv"
-        )
-    # Spreadsheet programs save CSV with a byte order mark.
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(
-                f"{path} lacks the column {', '.join(missing)}; its first line must "
-                f"be {','.join(_COLUMNS)}"
-            )
-        rows = []
-        for row in reader:
-            try:
-                rows.append(_parse_row(row))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return rows
-
-
 def _parse_row(row):
-    for name in _COLUMNS:
-        if not row[name]:
-            raise ValueError(f"{name} is empty")
-    if row["esc10"] not in ("True", "False"):
-        raise ValueError(f"esc10 must be True or False, got {row['esc10']!r}")
     return {
         **row,
-        "fold": _parse_integer(row, "fold", 1, 5),
-        "target": _parse_integer(row, "target", 0, 49),
-        "esc10": row["esc10"] == "True",
+        "fold": parse_integer(row, "fold", 1, 5),
+        "target": parse_integer(row, "target", 0, 49),
+        "esc10": parse_choice(row, "esc10", ["True", "False"]) == "True",
     }
-
-
-def _parse_integer(row, name, low, high):
-    text = row[name]
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise ValueError(
-            f"{name} must be an integer from {low} to {high}, got {text!r}"
-        )
-    return int(text)
-
-
-def _check_present(audio, names):
-    if not os.path.isdir(audio):
-        raise FileNotFoundError(f"the folder {audio} is missing")
-    present = set(os.listdir(audio))
-    absent = [name for name in names if name not in present]
-    if absent:
-        raise FileNotFoundError(
-            f"{len(absent)} of the {len(names)} clips listed are not in {audio}: "
-            + ", ".join(absent[:3])
-            + (", ..." if len(absent) > 3 else "")
-        )

@@ -40,6 +40,13 @@ def test_the_bunch(folder):
     assert esc50.data.tolist() == [str(folder / "audio" / name) for name in names]
     assert esc50.target.tolist() == [row.split(",")[3] for row in ROWS]
     assert esc50.fold.tolist() == [1, 1, 2, 3, 4, 5]
+    assert [test.tolist() for _, test in esc50.cv.split()] == [
+        [0, 1],
+        [2],
+        [3],
+        [4],
+        [5],
+    ]
     assert esc50.groups.tolist() == [
         "animals",
         "animals",
@@ -94,6 +101,7 @@ def test_columns_in_another_order_and_a_byte_order_mark(folder):
 def test_official_folds_in_cross_validation(folder):
     esc50 = load_esc50(folder)
     for options in (
+        {"cv": esc50.cv},
         {"cv": PredefinedSplit(esc50.fold)},
         {"cv": LeaveOneGroupOut(), "groups": esc50.fold},
     ):
@@ -185,6 +193,14 @@ def test_an_empty_table_lacks_every_column(folder):
 def test_a_bad_row_is_named_by_its_line(folder, row, message):
     write_table(folder, [HEADER, *ROWS[:2], row, *ROWS[2:]])
     with pytest.raises(ValueError, match=rf"esc50\.csv, line 4: {message}"):
+        load_esc50(folder)
+
+
+def test_a_clip_listed_twice(folder):
+    write_table(folder, [HEADER, *ROWS, ROWS[0].replace(".wav,1,", ".wav,2,")])
+    with pytest.raises(
+        ValueError, match=r"line 8: filename='1-17-A-0\.wav' stands in line 2 already"
+    ):
         load_esc50(folder)
 
 
