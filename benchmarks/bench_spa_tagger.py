@@ -107,7 +107,7 @@ def main():
                 ),
                 "bare": lambda data=data, options=options: train_bare(*data, **options),
             },
-            rounds=5,
+            rounds=5 if options["encoder"] else 15,
         )
         ratio = median_ratio(seconds["tagger"], seconds["bare"])
         rows.append(
