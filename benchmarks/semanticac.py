@@ -17,7 +17,6 @@ Finished fits are kept in ``--store``, from which a stopped run goes on.
 """
 
 import argparse
-import csv
 import math
 import time
 from pathlib import Path
@@ -35,6 +34,7 @@ from sklabelaudio import (
     LogMelExtractor,
     SemanticContrastiveClassifier,
     load_esc50,
+    load_urbansound8k,
 )
 from sklabelaudio.audio import (
     RandomCrop,
@@ -345,27 +345,13 @@ def gain(rows, start, n_shots, name, n_seeds):
     return compare(ours - base, n_seeds)
 
 
-def read_us8k(folder):
-    """Return the clips, labels and folds of UrbanSound8K."""
-    with (folder / "metadata" / "UrbanSound8K.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    paths = [
-        str(folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"])
-        for row in rows
-    ]
-    return (
-        np.array(paths),
-        np.array([row["class"] for row in rows]),
-        np.array([int(row["fold"]) for row in rows]),
-    )
-
-
 def run_paper(arguments):
     """Fine-tune on ESC-50 and UrbanSound8K, and print tables 1 to 4."""
     esc50 = load_esc50(arguments.data)
-    sets = {"ESC-50": (np.array(esc50.data), esc50.target, esc50.fold, 5.0)}
+    sets = {"ESC-50": (esc50.data, esc50.target, esc50.fold, 5.0)}
     if arguments.us8k is not None:
-        sets["US8K"] = (*read_us8k(arguments.us8k), 4.0)
+        us8k = load_urbansound8k(arguments.us8k)
+        sets["US8K"] = (us8k.data, us8k.target, us8k.fold, 4.0)
     swap = {"frozen": "CLIP trained"} if arguments.clip else {}
     cells = {
         name: cell | {"texts": swap.get(cell["texts"], cell["texts"])}

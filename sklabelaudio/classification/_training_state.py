@@ -51,7 +51,7 @@ class TrainingFolder:
         try:
             held = torch.load(self.path, map_location=self.device, weights_only=True)
             former, state = held["configuration"], held["state"]
-        except Exception as error:
+        except Exception as error:  # torch raises of many kinds over damaged files
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
                 self.path,
