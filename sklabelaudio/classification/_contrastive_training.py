@@ -8,11 +8,12 @@ from sklearn.utils import check_consistent_length
 from ._augmented_sets import augment_set
 from ._contrastive_model import ContrastiveModel
 from ._encoder_training import check_weights
-from ._net_callbacks import make_decay, make_gradient_scaler, make_saver
+from ._net_callbacks import list_kept, make_decay, make_gradient_scaler, make_saver
 from ._targets import read_targets
 from ._text_sides import TrainedSide, make_text_side
 from ._training import (
     Augmentation,
+    DivergedError,
     draw_seed,
     make_net,
     make_watch,
@@ -105,9 +106,12 @@ class ContrastiveTraining(ContrastiveModel):
 
     def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
         from ..nn._device import choose_device
+        from ..nn._feature_maps import FeatureSizeError
 
         device = choose_device(self.device)
         if classes is not None:
+            if np.ndim(classes) != 1:
+                raise TypeError(f"classes={classes!r} is no list of labels: pass one")
             classes = np.unique(classes)
         if go_on:
             self._check_made_with(classes)
@@ -118,7 +122,9 @@ class ContrastiveTraining(ContrastiveModel):
         targets = self._read_targets(y, classes, source, kept, go_on)
         self._check_together(targets, source, kept)
         watched = bool(self.early_stopping) and not in_part
-        if not go_on:
+        if go_on:
+            self._check_shape(source)
+        else:
             self._forget()
             labels = targets.labels.tolist()
             side = make_text_side(
@@ -160,6 +166,8 @@ class ContrastiveTraining(ContrastiveModel):
         watch, callbacks = self._make_callbacks(
             net, training, folder, state, in_part=in_part, watched=watched
         )
+        if folder is not None and n_epochs:
+            folder.claim()
         try:
             self._run(
                 net,
@@ -177,10 +185,21 @@ class ContrastiveTraining(ContrastiveModel):
             if not hasattr(self, "n_iter_"):
                 raise
             raise KeyboardInterrupt(
-                f"stopped by the user: the classifier keeps what it has learnt, with "
-                f"{self.n_iter_} whole epochs behind it, and a fit with "
-                "warm_start=True goes on"
+                f"stopped by the user: the classifier keeps what it has learnt, after "
+                f"n_iter_={self.n_iter_} whole epochs, and a fit with warm_start=True "
+                "goes on"
             ) from stop
+        except FeatureSizeError as error:
+            raise self._explain_size(source) from error
+        except DivergedError as error:
+            if self.amp != "float16":
+                raise
+            raise DivergedError(
+                f"{error}; amp='float16' may have overflowed, which 'bfloat16' does not"
+            ) from error
+        finally:
+            if folder is not None:
+                folder.release()
         return self
 
     def _draws_texts(self):
@@ -213,6 +232,7 @@ class ContrastiveTraining(ContrastiveModel):
         return targets
 
     def _check_together(self, targets, source, kept):
+        self._check_words("y", targets.labels.tolist())
         if len(targets.labels) < 2:
             raise ValueError(
                 f"y holds {len(targets.labels)} class: there must be at least 2 "
@@ -268,7 +288,8 @@ class ContrastiveTraining(ContrastiveModel):
         self._net_settings = settings, device
         groups = [("alignment.*", {"weight_decay": 0.0})]
         if self.text_lr is not None:
-            groups.append(("texts.encoder.*", {"lr": self.text_lr}))
+            rate = {"lr": self.text_lr, "name": "text_lr"}
+            groups.append(("texts.encoder.*", rate))
         encoder_lr = self.encoder_lr
         if encoder_lr == "auto":
             pretrained = self._plan is not None and self._plan.path
@@ -294,10 +315,12 @@ class ContrastiveTraining(ContrastiveModel):
         with own_generators(seed, device):
             encoder = None
             if self._plan is None:
+                self._clip_size = None
                 self._map_size = (source.X.shape[1], 1, 1)
             else:
                 encoder = self._plan.load(self._plan.make().float())
                 clip = source.middle(index)[0]
+                self._clip_size = clip.shape, source.seconds(index)
                 self._map_size = measure_features(encoder, clip.shape)
             return self._make_module(encoder)
 
@@ -309,9 +332,10 @@ class ContrastiveTraining(ContrastiveModel):
         if not side.is_trained and not self.freeze_text_encoder:
             self._side = side = TrainedSide(self.text_encoder, self.prompt)
             self._texts_read = side.read(self.seen_classes_.tolist())
-            texts = side.make(self._texts_read, module.head.n_components).to(device)
-            texts.projector.load_state_dict(module.texts.projector.state_dict())
-            module.texts = texts
+            with own_generators(0, device):
+                texts = side.make(self._texts_read, module.head.n_components)
+            texts.projector = module.texts.projector
+            module.texts = texts.to(next(module.head.parameters()))
         if side.is_trained:
             module.texts.frozen = self.freeze_text_encoder
 
@@ -323,21 +347,20 @@ class ContrastiveTraining(ContrastiveModel):
         callbacks = [] if scaler is None else [scaler]
         if self.gradient_clip is not None:
             callbacks.append(GradientNormClipping(self.gradient_clip))
-        if self.lr_decay is not None and not in_part:
-            callbacks.append(make_decay(self.lr_decay, training))
-        watch = make_watch("accuracy", None, self.patience) if watched else []
         if folder is not None:
             saver = make_saver(
                 lambda held: folder.save({**held, "seed": str(self._seed)}),
                 n_epochs=self.max_epochs,
-                watch=watch,
                 scaler=scaler,
                 restored=state,
             )
             if state is not None:
                 net.initialize()
                 saver.restore(net)
-            watch = [saver, *watch]
+            callbacks.append(saver)
+        steady = in_part and self.lr_decay is not None
+        callbacks.append(make_decay(1.0 if steady else self.lr_decay, training))
+        watch = make_watch("accuracy", None, self.patience) if watched else []
         return [*callbacks, *watch], self.callbacks
 
     def _open_folder(self, source, targets, sample_weight, device):
@@ -348,9 +371,15 @@ class ContrastiveTraining(ContrastiveModel):
         configuration["weights"] = str(weights)
         configuration["text_encoder"] = "None"
         if self._side is not None:
-            configuration["text_encoder"] = digest(self._texts_read)
+            beginning = self._side.list_beginning()
+            configuration["text_encoder"] = digest(self._texts_read, *beginning)
         if self.random_state is not None:
             configuration["random_state"] = str(self._seed)
+        callbacks = [
+            {type(item).__name__: _list_params(item)}
+            for item in list_kept(self.callbacks or ())
+        ]
+        configuration |= describe_params({"callbacks": callbacks})
         configuration |= describe_clips(source, targets, sample_weight)
         return TrainingFolder(self.checkpoint, configuration, device)
 
@@ -361,3 +390,10 @@ class ContrastiveTraining(ContrastiveModel):
                 f"checkpoint={self.checkpoint!r} has {len(self.history_)} behind it: "
                 "set at least as many, or name another folder"
             )
+
+
+def _list_params(callback):
+    """Return what a callback was made with, and not what it has learnt."""
+    return {
+        name: value for name, value in vars(callback).items() if not name.endswith("_")
+    }
