@@ -1,6 +1,7 @@
 """What every estimator must do: scikit-learn's checks, and the house's own."""
 
 import ast
+import functools
 import hashlib
 import inspect
 import re
@@ -11,6 +12,7 @@ import textwrap
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -39,6 +41,8 @@ from sklabelaudio import (
     YAMNetEmbedder,
 )
 from sklabelaudio.embedding._base import AudioEmbedder
+from sklabelaudio.nn import AST, HTSAT, PaSST
+from sklabelaudio.nn._clap import ClapAudioTower
 
 LABELS = ["dog", "rain", "sea waves"]
 VECTORS = {
@@ -57,12 +61,12 @@ ESTIMATORS = [
     YAMNetEmbedder(None, sampling_rate=16000, n_jobs=1),
     EfficientATEmbedder(None, sampling_rate=32000, n_jobs=1, output="probabilities"),
     VGGishEmbedder(None, sampling_rate=16000, n_jobs=1),
-    HTSATEmbedder(None, sampling_rate=32000, n_jobs=1),
-    CLAPEmbedder(None, sampling_rate=48000, n_jobs=1),
+    HTSATEmbedder("htsat.pt", sampling_rate=32000, n_jobs=1),
+    CLAPEmbedder("clap.pt", sampling_rate=48000, n_jobs=1),
     PANNsEmbedder(None, sampling_rate=32000, n_jobs=1),
     PSLAEmbedder(None, sampling_rate=16000, n_jobs=1),
-    ASTEmbedder(None, sampling_rate=16000, n_jobs=1),
-    PaSSTEmbedder(None, sampling_rate=32000, n_jobs=1),
+    ASTEmbedder("ast.pt", sampling_rate=16000, n_jobs=1),
+    PaSSTEmbedder("passt.pt", sampling_rate=32000, n_jobs=1),
     SP4SCEmbedder(None, sampling_rate=44100, n_jobs=1),
     AudioCLIPEmbedder(None, sampling_rate=44100, n_jobs=1),
     TemporalPooling(),
@@ -80,6 +84,29 @@ ESTIMATORS = [
         None, similarity="linear", text_encoder=VECTORS, random_state=0, device="cpu"
     ),
 ]
+
+# Transformers are small here, or they would take minutes in all.
+_STAGES = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
+_SIZES = {"embed_dim": 64, "depth": 2, "num_heads": 1}
+SMALL_WEIGHTS = {
+    "ast.pt": lambda: AST(**_SIZES),
+    "clap.pt": lambda: ClapAudioTower(8, 16, **_STAGES),
+    "htsat.pt": lambda: HTSAT(8, **_STAGES),
+    "passt.pt": lambda: PaSST(**_SIZES),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_weights(tmp_path_factory):
+    """Run the tests in a folder that has the files of `SMALL_WEIGHTS`."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name, make in SMALL_WEIGHTS.items():
+            torch.save(make().state_dict(), folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
 
 
 class LabelHash(BaseEstimator):
@@ -120,9 +147,16 @@ OF_ANY_WIDTH = [
     TaggerOfAnyWidth(LabelHash()),
     TaggerOfAnyWidth(LabelHash(), method="conse"),
     SPATagger(
-        label_embedder=LabelHash(), obce=False, max_epochs=50, lr=0.01, random_state=0
+        label_embedder=LabelHash(),
+        obce=False,
+        max_epochs=20,
+        lr=0.01,
+        batch_size=50,
+        random_state=0,
     ),
-    SPATagger(obce=False, alpha=0, max_epochs=50, lr=0.01, random_state=0),
+    SPATagger(
+        obce=False, alpha=0, max_epochs=20, lr=0.01, batch_size=50, random_state=0
+    ),
     SemanticContrastiveClassifier(
         None,
         similarity="linear",
@@ -269,35 +303,46 @@ def output_method(estimator):
     return getattr(estimator, name)
 
 
+@pytest.fixture(scope="module")
+def fit_once():
+    """Callable: a clone of an estimator fitted, the same one at every call."""
+
+    @functools.cache  # each estimator is equal to itself alone
+    def fit(estimator):
+        return clone(estimator).fit(*make_data(estimator))
+
+    return fit
+
+
 @EVERY_ESTIMATOR
-def test_parameters_make_an_equal_estimator(estimator):
+def test_parameters_make_an_equal_estimator(estimator, fit_once):
     X, y = make_data(estimator)
     params = estimator.get_params()
     copies = [
-        clone(estimator),
-        type(estimator)(**params),
-        type(estimator)().set_params(**params),
+        fit_once(estimator),
+        type(estimator)(**params).fit(X, y),
+        type(estimator)().set_params(**params).fit(X, y),
     ]
-    outputs = [output_method(copy.fit(X, y))(X) for copy in copies]
+    outputs = [output_method(copy)(X) for copy in copies]
     for copy, output in zip(copies, outputs, strict=True):
         assert copy.get_params() == params
         np.testing.assert_array_equal(output, outputs[0])
 
 
 @EVERY_ESTIMATOR
-def test_has_an_html_representation(estimator):
-    for shown in (estimator, clone(estimator).fit(*make_data(estimator))):
+def test_has_an_html_representation(estimator, fit_once):
+    for shown in (estimator, fit_once(estimator)):
         assert type(estimator).__name__ in estimator_html_repr(shown)
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def outputs(tmp_path_factory, fit_once):
     """The outputs of all fitted estimators, here and loaded in another process."""
     folder = tmp_path_factory.mktemp("estimators")
-    calls = []
-    for estimator in ESTIMATORS:
-        X, y = make_data(estimator)
-        calls.append((output_method(clone(estimator).fit(X, y)), X))
+    calls = [
+        (output_method(fit_once(estimator)), make_data(estimator)[0])
+        for estimator in ESTIMATORS
+    ]
     joblib.dump(calls, folder / "calls")
     code = (
         "import sys, joblib\n"
@@ -318,10 +363,10 @@ def test_gives_the_same_in_another_process(estimator, outputs):
 
 
 @each([e for e in ESTIMATORS if hasattr(e, "get_feature_names_out")])
-def test_gives_data_frames(estimator):
+def test_gives_data_frames(estimator, fit_once):
     pytest.importorskip("pandas")
     X, y = make_data(estimator)
-    expected = clone(estimator).fit(X, y).transform(X)
+    expected = fit_once(estimator).transform(X)
     fitted = clone(estimator).set_output(transform="pandas").fit(X, y)
     frame = fitted.transform(X)
     assert frame.columns.tolist() == fitted.get_feature_names_out().tolist()
@@ -355,9 +400,9 @@ def test_docstring_is_complete(cls):
 
 
 @EVERY_ESTIMATOR
-def test_attributes_are_those_described(estimator):
+def test_attributes_are_those_described(estimator, fit_once):
     described = read_sections(type(estimator))["Attributes"]
-    fitted = clone(estimator).fit(*make_data(estimator))
+    fitted = fit_once(estimator)
     learned = [name for name in vars(fitted) if re.fullmatch(r"[a-z]\w*_", name)]
     assert set(learned) <= set(described)
     assert all(hasattr(fitted, name) for name in described)
