@@ -6,7 +6,7 @@ orders and sums losses up; the tagger besides encodes label texts, keeps a histo
 brings proximities to the scale of logits.
 """
 
-from common import machine, median_ratio, one_thread_each, print_table, time_in_turn
+from common import compare_with_bare, machine, one_thread_each
 
 one_thread_each()
 
@@ -22,23 +22,26 @@ CASES = {
         "shape": (2000, 384),
         "n_classes": 50,
         "batch_size": 32,
+        "rounds": 15,
     },
     "vectors of 2048, 527 classes, batches of 128": {
         "shape": (4000, 2048),
         "n_classes": 527,
         "batch_size": 128,
+        "rounds": 15,
     },
     "EfficientAT of width 0.4, log-mel of 5 s, batches of 16": {
         "shape": (64, 500, 128),
         "n_classes": 50,
         "batch_size": 16,
         "encoder": "efficientat",
+        "rounds": 5,
     },
 }
 N_EPOCHS, N_TEXT, N_COMPONENTS, WIDTH = 5, 768, 256, 0.4
 
 
-def make_data(shape, n_classes, seed=0):
+def make_data(shape, n_classes, seed=0, **_):
     """Return clips, labels, distances of classes and vectors of their texts."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=shape).astype(np.float32)
@@ -49,8 +52,10 @@ def make_data(shape, n_classes, seed=0):
     return X, y, distances + distances.T, texts
 
 
-def train_bare(X, y, distances, texts, *, batch_size, encoder):
+def train_bare(case):
     """Train by a loop that does no more than it must."""
+    X, y, distances, texts = case["data"]
+    encoder, batch_size = case.get("encoder"), case["batch_size"]
     module = ProximityNet(
         None if encoder is None else EfficientAT(WIDTH),
         n_features=X.shape[1] if encoder is None else EfficientAT(WIDTH).n_components,
@@ -76,8 +81,10 @@ def train_bare(X, y, distances, texts, *, batch_size, encoder):
             total += loss.item() * len(batch)
 
 
-def train_tagger(X, y, distances, texts, *, batch_size, encoder):
+def train_tagger(case):
     """Train by SPATagger."""
+    X, y, distances, texts = case["data"]
+    encoder = case.get("encoder")
     labels = [f"class {k}" for k in range(y.shape[1])]
     SPATagger(
         encoder,
@@ -85,7 +92,7 @@ def train_tagger(X, y, distances, texts, *, batch_size, encoder):
         label_embedder=dict(zip(labels, texts, strict=True)),
         labels=labels,
         ontology=distances,
-        batch_size=batch_size,
+        batch_size=case["batch_size"],
         max_epochs=N_EPOCHS,
         n_components=N_COMPONENTS,
         device="cpu",
@@ -96,31 +103,13 @@ def train_tagger(X, y, distances, texts, *, batch_size, encoder):
 def main():
     """Print the table."""
     torch.set_num_threads(1)
-    rows = []
-    for name, case in CASES.items():
-        data = make_data(case["shape"], case["n_classes"])
-        options = {"batch_size": case["batch_size"], "encoder": case.get("encoder")}
-        seconds = time_in_turn(
-            {
-                "tagger": lambda data=data, options=options: train_tagger(
-                    *data, **options
-                ),
-                "bare": lambda data=data, options=options: train_bare(*data, **options),
-            },
-            rounds=5 if options["encoder"] else 15,
-        )
-        ratio = median_ratio(seconds["tagger"], seconds["bare"])
-        rows.append(
-            [
-                name,
-                f"{np.median(seconds['bare']):.2f}",
-                f"{np.median(seconds['tagger']):.2f}",
-                f"{ratio:.2f}",
-            ]
-        )
     print(machine())
-    print_table(
-        ["5 epochs", "bare loop, s", "SPATagger, s", "ratio (at most 1.10)"], rows
+    compare_with_bare(
+        f"{N_EPOCHS} epochs",
+        "SPATagger",
+        {name: case | {"data": make_data(**case)} for name, case in CASES.items()},
+        train=train_tagger,
+        train_bare=train_bare,
     )
 
 

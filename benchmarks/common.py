@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 
@@ -44,6 +45,46 @@ def median_ratio(slow, fast):
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
+def compare_with_bare(title, name, cases, *, train, train_bare, more=()):
+    """Print how much longer an estimator trains than a bare loop that does the same.
+
+    Parameters
+    ----------
+    title, name : str
+        What is trained, and by what.
+    cases : dict of str to dict
+        Of each case ``rounds``, and what the functions need.
+    train, train_bare : callable
+        Train a case by the estimator, and by the loop.
+    more : sequence of (str, callable)
+        Further columns: header, and what gives the cell by the name of a case.
+    """
+    rows = []
+    for which, case in cases.items():
+        seconds = time_in_turn(
+            {
+                "ours": lambda case=case: train(case),
+                "bare": lambda case=case: train_bare(case),
+            },
+            rounds=case["rounds"],
+        )
+        ours, bare = seconds["ours"], seconds["bare"]
+        ratios = [a / b for a, b in zip(ours, bare, strict=True)]
+        first, middle, third = statistics.quantiles(ratios, n=4)
+        rows.append(
+            [
+                which,
+                f"{statistics.median(bare):.2f}",
+                f"{statistics.median(ours):.2f}",
+                f"{middle:.2f} ({first:.2f} to {third:.2f})",
+                *(cell(which) for _, cell in more),
+            ]
+        )
+        print(*rows[-1], file=sys.stderr, flush=True)
+    header = ["bare loop, s", f"{name}, s", "ratio (quartiles), at most 1.10"]
+    print_table([title, *header, *(header for header, _ in more)], rows)
+
+
 def machine():
     """Describe the machine and the versions in a line."""
     from importlib.metadata import version
@@ -82,3 +123,10 @@ def peak_memory():
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
+
+
+def run_alone(*arguments):
+    """Return what this script prints with other arguments, in a process of its own."""
+    command = [sys.executable, sys.argv[0], *map(str, arguments)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout

@@ -39,7 +39,8 @@ class ArraySet:
 
     def take(self, indices):
         """Return a copy of the rows of some clips."""
-        return np.array(self.X[indices], dtype=self.dtype)
+        # Picking rows copies them already.
+        return np.asarray(self.X[np.asarray(indices)], dtype=self.dtype)
 
     def windows(self, index):
         """Return the one window of a clip."""

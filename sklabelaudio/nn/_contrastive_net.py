@@ -100,7 +100,11 @@ class TrainedTexts(nn.Module):
 
     def forward(self, indices=None):
         """Return the vectors of some classes, or of all."""
-        return self.project(self.tokens if indices is None else self.tokens[indices])
+        if indices is None:
+            return self.project(self.tokens)
+        # Texts that are there more than once are encoded once.
+        present, places = indices.unique(return_inverse=True)
+        return self.project(self.tokens[present])[places]
 
     def project(self, tokens):
         """Return other texts in the joint space, each the mean of its templates."""
@@ -164,16 +168,22 @@ class ContrastiveNet(nn.Module):
         self.freeze_encoder = freeze_encoder
         self.amp = amp
         self._texts_held = None
+        self._mode = None
         if encoder is not None and freeze_encoder:
             encoder.eval()
 
     def train(self, mode=True):
         """Set the mode, in which a frozen encoder does not train."""
-        super().train(mode)
         if mode:
             self._texts_held = None
+        # skorch sets it for every batch, which takes long in an encoder of many parts.
+        wanted = mode, self.freeze_encoder, self.texts, getattr(self.texts, "frozen", 0)
+        if self._mode == wanted:
+            return self
+        super().train(mode)
         if self.encoder is not None and self.freeze_encoder:
             self.encoder.eval()
+        self._mode = wanted
         return self
 
     def embed(self, inputs):
@@ -206,10 +216,7 @@ class ContrastiveNet(nn.Module):
                 logits = self.classifier(embedding)
                 return ContrastiveOutput(embedding, None, classes, logits)
             if self.training:
-                # Texts that are there more than once are encoded once.
-                present, places = classes.unique(return_inverse=True)
-                texts = self.texts(present)[places]
-                return ContrastiveOutput(embedding, texts, classes, None)
+                return ContrastiveOutput(embedding, self.texts(classes), classes, None)
         texts = self._hold_texts()
         logits = self.alignment.scale * cosines(embedding, texts)
         return ContrastiveOutput(embedding, texts[classes], classes, logits)
