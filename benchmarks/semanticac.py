@@ -4,16 +4,18 @@ On the paper's data (``--paper --weights FILE``, of HTS-AT trained on AudioSet):
 in ``--data``, and UrbanSound8K in ``--us8k``, on their official folds.
 
 Otherwise on ESC-10, each official fold tested once by what was trained on the other
-four, in two starts: fine-tuned from the weights of EfficientAT's mn04, and from scratch
-with a small convolutional encoder. Few-shot is 1, 2, 5 and 10 clips a class, drawn from
-the other four folds. Settings are the same in all rows of a start, and none was chosen
-by these scores.
+four, in three starts: EfficientAT's mn04 fine-tuned; heads alone, on its maps as they
+are; and from scratch with a small convolutional encoder. Few-shot is 1, 2, 5 and 10
+clips a class, drawn from the other four folds. Settings are the same in all rows of a
+start, and none was chosen by these scores.
 
-Texts are by ``--text-model``, which stays as it is; with ``--clip`` there are rows of a
-CLIP's text encoder too, frozen and trained. Two rows that the paper does not have tell
-what it is that helps: CSCM without texts, and with random vectors in place of texts.
+Texts are by ``--text-model``, which stays as it is but in the rows that say so; with
+``--clip`` there are rows of a CLIP's text encoder too, frozen and trained. Two rows
+that the paper does not have tell what it is that helps: CSCM without texts, and with
+random vectors in place of texts.
 
-Finished fits are kept in ``--store``, from which a stopped run goes on.
+Finished fits are kept in the files of ``--store``, from which a stopped run goes on;
+new ones go to the first.
 """
 
 import argparse
@@ -44,6 +46,7 @@ from sklabelaudio.audio import (
     load_audio,
 )
 from sklabelaudio.feature_extraction._front_ends import get_front_end
+from sklabelaudio.nn import EfficientAT, load_checkpoint
 
 PROMPTS = ["{label}", "a clip of {label}", "an audio clip of {label}"]
 SHOTS = [1, 2, 5, 10]
@@ -80,14 +83,16 @@ CELLS = {
     "positives by class": FULL | {"positives": "class"},
     "one-hot, CSCM": FULL | {"texts": "none"},
     "random vectors, CSCM": FULL | {"texts": "random"},
+    "texts trained, CSCM": FULL | {"texts": "trained"},
     "CLIP frozen, CSCM": FULL | {"texts": "CLIP frozen"},
     "CLIP trained, CSCM": FULL | {"texts": "CLIP trained"},
 }
-FEW_SHOT_CELLS = [
+MAIN_CELLS = [
     "one-hot, linear", "text, linear", "text, CSCM", "positives by class",
     "one-hot, CSCM", "random vectors, CSCM",
 ]  # fmt: skip
 BASE = "one-hot, linear"
+MAP = 4, 16  # height and width of mn04's for clips of `SECONDS`
 
 
 class SmallEncoder(torch.nn.Module):
@@ -95,13 +100,14 @@ class SmallEncoder(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        blocks, n_before = [torch.nn.BatchNorm2d(1)], 1
+        blocks, n_before = [torch.nn.BatchNorm2d(1, affine=False)], 1
         for n_channels in (16, 32, 64, 128):
+            # Pooled first, which halves the time of the whole.
             blocks += [
                 torch.nn.Conv2d(n_before, n_channels, 3, padding=1, bias=False),
+                torch.nn.MaxPool2d(2),
                 torch.nn.BatchNorm2d(n_channels),
                 torch.nn.ReLU(inplace=True),
-                torch.nn.MaxPool2d(2),
             ]
             n_before = n_channels
         self.blocks = torch.nn.Sequential(*blocks)
@@ -110,37 +116,52 @@ class SmallEncoder(torch.nn.Module):
         return self.blocks(log_mel.unsqueeze(1))
 
 
-# Few clips are trained for more epochs, of `min_steps` batches at least.
+class KnownMaps(torch.nn.Module):
+    """Maps that are known already, given as tokens."""
+
+    def forward(self, tokens):
+        return tokens.mT.unflatten(2, MAP)
+
+
+COMMON = {"optimizer": "AdamW", "weight_decay": 1e-2, "lr_decay": None}
+# Few clips are trained for more epochs, of `min_steps` batches at least. What takes
+# long has less to compare.
 STARTS = {
     "fine-tuned": {
-        "params": {
+        "params": COMMON
+        | {
             "encoder": "efficientat",
-            "optimizer": "AdamW",
             "lr": 1e-3,
             "encoder_lr": 3e-4,
-            "lr_decay": 0.8,
-            "weight_decay": 1e-2,
             "batch_size": 16,
             "mixup_alpha": 0.3,
             "time_roll": True,
         },
-        "max_epochs": 10,
+        "max_epochs": 5,
         "min_steps": 100,
+        "few_shot": [],
+    },
+    "heads alone": {
+        "params": COMMON | {"encoder": KnownMaps, "lr": 1e-3, "batch_size": 16},
+        "max_epochs": 10,
+        "min_steps": 200,
+        "cells": list(dict.fromkeys([*MAIN_CELLS, *TABLE_4])),
+        "few_shot": MAIN_CELLS,
     },
     "from scratch": {
-        "params": {
+        "params": COMMON
+        | {
             "encoder": SmallEncoder,
-            "optimizer": "AdamW",
             "lr": 3e-3,
-            "lr_decay": None,
-            "weight_decay": 1e-2,
             "batch_size": 32,
             "mixup_alpha": 0.3,
             "spec_augment": True,
             "time_roll": True,
         },
         "max_epochs": 80,
-        "min_steps": 200,
+        "min_steps": 100,
+        "cells": MAIN_CELLS,
+        "few_shot": MAIN_CELLS[:3],
     },
 }
 
@@ -159,8 +180,9 @@ class Texts:
         params = {name: cell[name] for name in ("similarity", "positives", "prompt")}
         if cell["texts"] == "none":
             return params | {"text_encoder": None}
-        if cell["texts"] == "CLIP trained":
-            return params | {"text_encoder": self.clip}
+        trained = {"trained": self.models["frozen"], "CLIP trained": self.clip}
+        if cell["texts"] in trained:
+            return params | {"text_encoder": trained[cell["texts"]]}
         return params | {"text_encoder": self.embed(cell["texts"], cell["prompt"])}
 
     def embed(self, texts, prompt):
@@ -177,9 +199,10 @@ class Texts:
         return self._vectors[key]
 
 
-def choose_cells(wanted, clip):
+def choose_cells(start, n_shots, wanted, clip):
     """Return the names of the cells to train, the base first."""
-    names = [name for name in CELLS if clip or not name.startswith("CLIP")]
+    names = STARTS[start]["few_shot"] if n_shots else STARTS[start].get("cells", CELLS)
+    names = [name for name in names if clip or not name.startswith("CLIP")]
     return [name for name in names if name == BASE or not wanted or name in wanted]
 
 
@@ -221,11 +244,23 @@ def read_clips(paths, rate):
     )
 
 
-def read_inputs(paths, start):
-    """Return the log-mel of clips, as the encoder of a start takes it."""
-    if start == "fine-tuned":
+def compute_maps(log_mel, weights):
+    """Return the maps of mn04, as tokens."""
+    encoder = load_checkpoint(EfficientAT(width=0.4), weights).eval()
+    with torch.inference_mode():
+        maps = [
+            encoder.forward_features(torch.from_numpy(batch))
+            for batch in np.array_split(log_mel, 20)
+        ]
+    return torch.cat(maps).flatten(2).mT.contiguous().numpy()
+
+
+def read_inputs(paths, start, weights):
+    """Return clips as the encoder of a start takes them."""
+    if start != "from scratch":
         front_end = get_front_end("efficientat")
-        return np.stack([front_end(clip) for clip in read_clips(paths, 32_000)])
+        log_mel = np.stack([front_end(clip) for clip in read_clips(paths, 32_000)])
+        return log_mel if start == "fine-tuned" else compute_maps(log_mel, weights)
     log_mel = LogMelExtractor(22_050, n_fft=1024, hop_length=512, n_mels=64, fmin=20.0)
     return log_mel.fit_transform(read_clips(paths, 22_050)).astype(np.float32)
 
@@ -242,14 +277,12 @@ def make_classifier(start, n_clips, arguments):
     """Return the classifier of a start for a number of clips, without its texts."""
     settings = STARTS[start]
     epochs, n_steps = count_epochs(settings, n_clips, arguments.epochs)
-    params = {"max_epochs": epochs, "device": arguments.device, **settings["params"]}
+    # The schedule is moved on once more after the last batch.
+    schedule = LRScheduler(one_cycle, total_steps=n_steps + 1, step_every="batch")
+    params = {"max_epochs": epochs, "callbacks": [schedule], **settings["params"]}
     if start == "fine-tuned":
         params["weights"] = arguments.efficientat
-    else:
-        # The schedule is moved on once more after the last batch.
-        schedule = LRScheduler(one_cycle, total_steps=n_steps + 1, step_every="batch")
-        params["callbacks"] = [schedule]
-    return SemanticContrastiveClassifier(**params)
+    return SemanticContrastiveClassifier(device=arguments.device, **params)
 
 
 def run_esc10(arguments):
@@ -257,15 +290,13 @@ def run_esc10(arguments):
     data = load_esc50(arguments.data, subset="esc10")
     y, folds = data.target, data.fold
     texts = Texts(data.target_names.tolist(), arguments.text_model, arguments.clip)
-    store = Store(arguments.store)
-    cells = choose_cells(arguments.cells, arguments.clip)
+    store = Store(*arguments.store)
     tasks = [
         (seed, start, n_shots, name, fold)
         for seed in range(arguments.seeds)
         for start in arguments.starts
         for n_shots in arguments.shots
-        for name in cells
-        if not n_shots or name in FEW_SHOT_CELLS
+        for name in choose_cells(start, n_shots, arguments.cells, arguments.clip)
         for fold in arguments.folds or np.unique(folds).tolist()
     ]
     inputs, rows = {}, {}
@@ -273,7 +304,7 @@ def run_esc10(arguments):
 
         def fit(seed=seed, start=start, n_shots=n_shots, name=name, fold=fold):
             if start not in inputs:
-                inputs[start] = read_inputs(data.data, start)
+                inputs[start] = read_inputs(data.data, start, arguments.efficientat)
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             if n_shots:
                 train = draw_shots(y, train, n_shots, seed)
@@ -321,7 +352,7 @@ def print_start(rows, start, arguments):
         print_table(header, table)
     few = [n for n in arguments.shots if n]
     table = []
-    for name in FEW_SHOT_CELLS:
+    for name in STARTS[start]["few_shot"]:
         if few and (start, few[0], name) in rows:
             line = [name]
             for n_shots in few:
@@ -369,7 +400,7 @@ def run_paper(arguments):
         if name in everywhere[where]
         or (where == "ESC-50" and fold == 4 and name in TABLE_3)
     ]
-    store, rows = Store(arguments.store), {}
+    store, rows = Store(*arguments.store), {}
     texts = {
         where: Texts(np.unique(y).tolist(), arguments.text_model, arguments.clip)
         for where, (_, y, _, _) in sets.items()
@@ -468,7 +499,7 @@ def main():
     parser.add_argument("--folds", nargs="+", type=int)
     parser.add_argument("--epochs", type=int, help="instead of each start's own")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--store", type=Path, default=Path("semanticac.jsonl"))
+    parser.add_argument("--store", nargs="+", default=["semanticac.jsonl"])
     parser.add_argument("--paper", action="store_true")
     parser.add_argument("--encoder", default="htsat")
     parser.add_argument("--weights")

@@ -151,13 +151,14 @@ def embed_texts(ontology, labels, text_model):
 
 
 class Store:
-    """Finished fits, a line each in a file."""
+    """Finished fits, a line each in files, to the first of which new ones go."""
 
-    def __init__(self, path):
+    def __init__(self, path, *others):
         self.path = Path(path)
         self.rows = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+        for file in map(Path, (path, *others)):
+            lines = file.read_text(encoding="utf-8") if file.exists() else ""
+            for line in lines.splitlines():
                 if line.endswith("}"):  # else the run was stopped in it
                     key, row = json.loads(line).values()
                     self.rows[json.dumps(key)] = row
