@@ -77,6 +77,43 @@ def small_clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_bert(tmp_path_factory):
+    """The folder of a small BERT with dropout: 16 values, at most 30 tokens.
+
+    Its weights are random, and those of its pooler are missing.
+    """
+    import torch
+    import transformers
+
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a an audio clip of the sound sea waves ##s "
+    words = (words + "bell cat dog rain owl").split()
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        max_position_embeddings=30,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=20,
+        initializer_range=0.5,
+    )
+    folder = tmp_path_factory.mktemp("bert")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = transformers.BertModel(config, add_pooling_layer=False)
+    model.save_pretrained(folder)
+    transformers.BertTokenizer(
+        vocab={word: index for index, word in enumerate(words)}, model_max_length=30
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["clip", "bert"])
+def small_text_encoder(request):
+    """The folder of a small text encoder: a CLIP's, and another."""
+    return request.getfixturevalue(f"small_{request.param}")
+
+
+@pytest.fixture(scope="session")
 def small_tagger(tmp_path_factory):
     """A folder with a small tagger, the list of its classes, and words for them.
 

@@ -1,4 +1,4 @@
-"""What is done to waveforms in training, so that no two epochs are alike."""
+"""What is done to clips in training, so that no two epochs are alike."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Keep a piece of a clip, repeated up to the clip's length.
+    """Keep a piece of a clip or its log-mel, repeated up to its length.
 
     Parameters
     ----------
@@ -36,26 +36,26 @@ class RandomCrop:
 
         Parameters
         ----------
-        samples : ndarray of shape (n_samples,)
-            The clip.
-        sampling_rate : float
-            Its rate, in Hz.
+        samples : ndarray of shape (n_samples,) or (n_frames, n_mels)
+            The clip, or its log-mel.
+        sampling_rate : float or None
+            Its rate, in Hz; not used.
         rng : numpy.random.Generator
             What is drawn from.
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of the shape of `samples`
             The changed clip.
         """
         length = max(round(rng.uniform(self.min_share, 1) * len(samples)), 1)
         start = rng.integers(len(samples) - length + 1)
-        return np.resize(samples[start : start + length], len(samples))
+        return np.resize(samples[start : start + length], samples.shape)
 
 
 @dataclass(frozen=True)
 class RandomGain:
-    """Make a clip louder or softer.
+    """Make a waveform louder or softer.
 
     Parameters
     ----------
@@ -78,14 +78,15 @@ class RandomGain:
             raise ValueError(f"max_gain={self.max_gain} must not be negative, in dB")
 
     def __call__(self, samples, sampling_rate, rng):
-        """Return a clip changed, as of `RandomCrop`."""
+        """Return a waveform changed, as of `RandomCrop`."""
+        _check_waveform(self, samples)
         gain = 10 ** (rng.uniform(-self.max_gain, self.max_gain) / 20)
         return samples * samples.dtype.type(gain)
 
 
 @dataclass(frozen=True)
 class RandomNoise:
-    """Add white noise to a clip.
+    """Add white noise to a waveform.
 
     Parameters
     ----------
@@ -111,7 +112,8 @@ class RandomNoise:
             )
 
     def __call__(self, samples, sampling_rate, rng):
-        """Return a clip changed, as of `RandomCrop`."""
+        """Return a waveform changed, as of `RandomCrop`."""
+        _check_waveform(self, samples)
         snr = rng.uniform(self.min_snr, self.max_snr)
         power = np.mean(np.square(samples, dtype=np.float64))
         noise = rng.standard_normal(len(samples)) * np.sqrt(power / 10 ** (snr / 10))
@@ -120,7 +122,7 @@ class RandomNoise:
 
 @dataclass(frozen=True)
 class RandomShift:
-    """Shift a clip in time: what leaves at one end comes in at the other.
+    """Shift a clip or its log-mel in time: what leaves at one end enters at the other.
 
     Parameters
     ----------
@@ -145,4 +147,12 @@ class RandomShift:
     def __call__(self, samples, sampling_rate, rng):
         """Return a clip changed, as of `RandomCrop`."""
         most = int(self.max_share * len(samples))
-        return np.roll(samples, rng.integers(-most, most, endpoint=True))
+        return np.roll(samples, rng.integers(-most, most, endpoint=True), axis=0)
+
+
+def _check_waveform(augmentation, samples):
+    if samples.ndim != 1:
+        raise ValueError(
+            f"{augmentation!r} changes waveforms, and here is an array of the shape "
+            f"{samples.shape}: give clips in place of log-mel, or leave it out"
+        )

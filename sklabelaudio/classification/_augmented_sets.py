@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+
 from ._training_set import ArraySet, ClipSet
 
 
@@ -24,6 +26,8 @@ class AugmentedClips(ClipSet):
         """Return the log-mel of one piece of a clip, changed if there is an rng."""
         waveform = self._read_piece(index, rng)
         if rng is not None:
+            # Of arrays it may be the user's own, which is not to be changed.
+            waveform = np.array(waveform)
             waveform = self.change(waveform, self.front_end.sampling_rate, rng)
         return self.front_end(waveform)
 
@@ -76,18 +80,25 @@ def augment_set(source, augmentations):
     Raises
     ------
     TypeError
-        If one of them can't be called.
+        If one of them can't be called. What changes the shape of a clip is a
+        `ValueError` as it is read.
     """
     if not augmentations:
         return source
     steps = [(step, _takes_rng(step)) for step in augmentations]
 
     def change(samples, sampling_rate, rng):
-        dtype = samples.dtype
+        shape, dtype = samples.shape, samples.dtype
         for step, takes_rng in steps:
             options = {"rng": rng} if takes_rng else {}
             samples = step(samples, sampling_rate, **options)
-        return samples.astype(dtype, copy=False)
+            if np.shape(samples) != shape:
+                raise ValueError(
+                    f"augmentations has {step!r}, which makes of a clip of the shape "
+                    f"{shape} one of {np.shape(samples)}: it has to give an array of "
+                    "the same shape"
+                )
+        return np.asarray(samples, dtype=dtype)
 
     kind = AugmentedClips if isinstance(source, ClipSet) else AugmentedArrays
     return kind(source, change)

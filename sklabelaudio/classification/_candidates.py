@@ -40,7 +40,7 @@ def check_candidate_labels(candidate_labels, *, n_least=2, sort=True):
     ValueError
         If a label is there twice, or there are too few.
     TypeError
-        If they are a single string.
+        If they are a single string, or no list.
     """
     if isinstance(candidate_labels, str):
         raise TypeError(
@@ -52,6 +52,11 @@ def check_candidate_labels(candidate_labels, *, n_least=2, sort=True):
             f"candidate_labels={list(candidate_labels)!r} holds None: drop it"
         )
     given = np.asarray(candidate_labels)
+    if given.ndim != 1:
+        raise TypeError(
+            f"candidate_labels={candidate_labels!r} is no list of labels: pass a list "
+            "such as ['dog', 'rain']"
+        )
     labels, counts = np.unique(given, return_counts=True)
     if labels.size < counts.sum():
         raise ValueError(

@@ -4,8 +4,8 @@ import numpy as np
 
 from ._augmented_sets import augment_set
 from ._encoder_training import EncoderTraining
-from ._net_callbacks import make_decay, make_gradient_scaler, make_saver
-from ._training import make_watch, summarise
+from ._net_callbacks import list_kept, make_decay, make_gradient_scaler, make_saver
+from ._training import DivergedError, make_watch, summarise
 from ._training_state import (
     TrainingFolder,
     describe_clips,
@@ -46,12 +46,8 @@ class ClassTraining(EncoderTraining):
         go_on,
         in_part,
         watched,
-        draws=True,
     ):
-        """Train, from the beginning or from where a folder or a former fit ended.
-
-        With `draws` the network draws from torch's global generators in training.
-        """
+        """Train, from the beginning or from where a folder or a former fit ended."""
         folder = state = None
         if self.checkpoint is not None and not (go_on or in_part):
             folder = self._open_folder(source, targets, sample_weight, device)
@@ -79,13 +75,15 @@ class ClassTraining(EncoderTraining):
         watch, callbacks = self._make_callbacks(
             net, training, folder, state, in_part=in_part, watched=watched
         )
+        if folder is not None and n_epochs:
+            folder.claim()
         try:
             self._run(
                 net,
                 training,
                 validation,
                 max_epochs=n_epochs,
-                device=device if draws else None,
+                device=device if self._draws() else None,
                 watch=watch,
                 callbacks=callbacks,
                 keep_net=in_part or self.warm_start,
@@ -95,10 +93,29 @@ class ClassTraining(EncoderTraining):
             if not hasattr(self, "n_iter_"):
                 raise
             raise KeyboardInterrupt(
-                f"stopped by the user: the classifier keeps what it has learnt, with "
-                f"{self.n_iter_} whole epochs behind it, and a fit with "
-                "warm_start=True goes on"
+                f"stopped by the user: the classifier keeps what it has learnt, after "
+                f"n_iter_={self.n_iter_} whole epochs, and a fit with warm_start=True "
+                "goes on"
             ) from stop
+        except DivergedError as error:
+            if self.amp != "float16":
+                raise
+            raise DivergedError(
+                f"{error}; amp='float16' may have overflowed, which 'bfloat16' does not"
+            ) from error
+        finally:
+            if folder is not None:
+                folder.release()
+
+    def _draws(self):
+        """Tell whether what is trained draws from torch's global generators."""
+        return True
+
+    def _forget(self):
+        """Drop what a former fit has left."""
+        vars(self).pop("n_iter_", None)
+        self.history_ = []
+        self._net = self._module = self._state_bytes = None
 
     def _make_callbacks(self, net, training, folder, state, *, in_part, watched):
         """Return the callbacks that watch the training, and the others."""
@@ -108,21 +125,20 @@ class ClassTraining(EncoderTraining):
         callbacks = [] if scaler is None else [scaler]
         if self.gradient_clip is not None:
             callbacks.append(GradientNormClipping(self.gradient_clip))
-        if self.lr_decay is not None and not in_part:
-            callbacks.append(make_decay(self.lr_decay, training))
-        watch = make_watch("accuracy", None, self.patience) if watched else []
         if folder is not None:
             saver = make_saver(
                 lambda held: folder.save({**held, "seed": str(self._seed)}),
                 n_epochs=self.max_epochs,
-                watch=watch,
                 scaler=scaler,
                 restored=state,
             )
             if state is not None:
                 net.initialize()
                 saver.restore(net)
-            watch = [saver, *watch]
+            callbacks.append(saver)
+        steady = in_part and self.lr_decay is not None
+        callbacks.append(make_decay(1.0 if steady else self.lr_decay, training))
+        watch = make_watch("accuracy", None, self.patience) if watched else []
         return [*callbacks, *watch], self.callbacks
 
     def _open_folder(self, source, targets, sample_weight, device):
@@ -136,6 +152,11 @@ class ClassTraining(EncoderTraining):
         configuration |= self._describe_more()
         if self.random_state is not None:
             configuration["random_state"] = str(self._seed)
+        callbacks = [
+            {type(item).__name__: _list_params(item)}
+            for item in list_kept(self.callbacks or ())
+        ]
+        configuration |= describe_params({"callbacks": callbacks})
         configuration |= describe_clips(source, targets, sample_weight)
         return TrainingFolder(self.checkpoint, configuration, device)
 
@@ -150,3 +171,35 @@ class ClassTraining(EncoderTraining):
                 f"checkpoint={self.checkpoint!r} has {len(self.history_)} behind it: "
                 "set at least as many, or name another folder"
             )
+
+
+def sort_classes(classes):
+    """Return the labels that `partial_fit` was told of, sorted.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,) or None
+        The labels.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,) or None
+        Them, each once.
+
+    Raises
+    ------
+    TypeError
+        If they are no list.
+    """
+    if classes is None:
+        return None
+    if np.ndim(classes) != 1:
+        raise TypeError(f"classes={classes!r} is no list of labels: pass one")
+    return np.unique(classes)
+
+
+def _list_params(callback):
+    """Return what a callback was made with, and not what it has learnt."""
+    return {
+        name: value for name, value in vars(callback).items() if not name.endswith("_")
+    }

@@ -11,6 +11,7 @@ from ._architectures import (
     look_up,
     plan_architecture,
 )
+from ._class_training import sort_classes
 from ._cnn_model import CNNModel
 from ._encoder_training import check_weights, holds_clips
 from ._targets import read_targets
@@ -35,8 +36,7 @@ class CNNTraining(CNNModel):
 
         self._refuse_copies()
         device = choose_device(self.device)
-        if classes is not None:
-            classes = np.unique(classes)
+        classes = sort_classes(classes)
         if go_on:
             self._check_made_with(classes)
         plan = self._plan if go_on else self._plan_encoder()
@@ -177,6 +177,7 @@ class CNNTraining(CNNModel):
         log_mel = check_log_mel(X)
         if log_mel is not None:
             source = ArraySet(log_mel)
+            self._check_axes(source, reset=reset)
             n_frames, n_mels = log_mel.shape[1:]
         elif plan.front_end_name is not None:
             source = super()._check_clips(X, plan, reset=reset, training=training)
@@ -206,7 +207,18 @@ class CNNTraining(CNNModel):
             )
         # As linear models do, double precision trains in double precision.
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        return ArraySet(X, X.dtype if reset else self._dtype)
+        source = ArraySet(X, X.dtype if reset else self._dtype)
+        self._check_axes(source, reset=reset)
+        return source
+
+    def _check_axes(self, source, *, reset):
+        """Refuse vectors after a fit of log-mel, and log-mel after one of vectors."""
+        shape = source.X.shape[1:]
+        if not reset and len(shape) != len(self._clip_shape):
+            raise ValueError(
+                f"X holds clips of the shape {shape}, and those of fit had "
+                f"{self._clip_shape}: give X the shape (n_clips, ...) and what fit had"
+            )
 
     def _check_size(self, n_frames, n_mels):
         """Refuse log-mel that is too small for the poolings."""
@@ -263,12 +275,6 @@ class CNNTraining(CNNModel):
         clips = weights[y] * (1.0 if sample_weight is None else sample_weight)
         # In parts by the classes, of which some may have no clips in one.
         return clips / (weights if in_part else clips[kept]).mean()
-
-    def _forget(self):
-        """Drop what a former fit has left."""
-        vars(self).pop("n_iter_", None)
-        self.history_ = []
-        self._net = self._module = self._state_bytes = None
 
     def _take_net(self, source, kept, device, seed):
         """Return the skorch net, the former one or one that begins as it stood."""

@@ -1,14 +1,19 @@
 """What SemanticContrastiveClassifier keeps of its training: scores, and pickles."""
 
+import os
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
+from ..text import LabelTextEmbedder
 from ._batches import encode_clips
 from ._class_training import ClassTraining
 from ._encoder_training import pack_state
 from ._proximity_scores import cosines
 from ._training import own_generators
+from ._training_set import ArraySet
 
 # Vectors that are projected at a time.
 _CHUNK = 4096
@@ -22,9 +27,10 @@ class ContrastiveModel(ClassTraining):
 
     It reads the estimator's parameters. `_plan` tells how the encoder is made, `_side`
     what reads label texts, and `_texts_read` is what that gave of the labels of `fit`;
-    `_map_size` is the size of the encoder's maps. `_module` is the network, and
-    `_state_bytes` what it is made anew from after unpickling. `_label_vectors` are the
-    labels of `fit` in the joint space, `_bias` and `_scale` what makes scores of them.
+    `_map_size` is the size of the encoder's maps, and `_clip_size` the shape and the
+    seconds of the clip that it is of. `_module` is the network, and `_state_bytes` what
+    it is made anew from after unpickling. `_label_vectors` are the labels of `fit` in
+    the joint space, `_bias` and `_scale` what makes scores of them.
     """
 
     @property
@@ -116,8 +122,10 @@ class ContrastiveModel(ClassTraining):
     def _embed_clips(self, X):
         """Return clips in the joint space, in double precision."""
         source = self._check_clips(X, self._plan, reset=False, training=False)
+        self._check_shape(source)
         indices = np.arange(len(source))
         from ..nn._device import choose_device
+        from ..nn._feature_maps import FeatureSizeError
 
         device = choose_device(self.device)
         module = self._get_module(device).eval()
@@ -128,21 +136,66 @@ class ContrastiveModel(ClassTraining):
             weight, bias = (_to_array(part) for part in (head.weight, head.bias))
             rows = [source.X[chunk].astype(np.float64) @ weight.T for chunk in chunks]
             return np.concatenate(rows) + bias
-        return encode_clips(
-            module.embed,
-            source.windows,
-            indices,
-            in_threads=source.is_slow,
-            batch_size=self.batch_size,
-            device=device,
-            n_jobs=self.n_jobs,
+        try:
+            return encode_clips(
+                module.embed,
+                source.windows,
+                indices,
+                in_threads=source.is_slow,
+                batch_size=self.batch_size,
+                device=device,
+                n_jobs=self.n_jobs,
+            )
+        except FeatureSizeError as error:
+            raise self._explain_size(source) from error
+
+    def _check_shape(self, source):
+        """Refuse arrays that are not as those of fit, but for their length."""
+        if isinstance(source, ArraySet) and self._clip_size is not None:
+            shape, former = source.X.shape[1:], self._clip_size[0]
+            if len(shape) != len(former) or shape[1:] != former[1:]:
+                raise ValueError(
+                    f"X holds clips of the shape {shape}, and those of fit had "
+                    f"{former}: give X the shape (n_clips, ...) and what fit had"
+                )
+
+    def _explain_size(self, source):
+        """Return the error of clips whose maps are not as large as in fit."""
+        shape, seconds = self._clip_size
+        told = (
+            f"the maps of these clips are not {' x '.join(map(str, self._map_size))} "
+            f"as those of fit are, of clips of {shape[0]} frames, and "
+            f"similarity={self._made_with['similarity']!r} reads maps of one size"
         )
+        if isinstance(source, ArraySet):
+            return ValueError(
+                f"{told}: cut log-mel to {shape[0]} frames, such as by "
+                "LogMelExtractor(duration=...)"
+            )
+        return ValueError(
+            f"{told}: set duration={seconds:g}, in seconds as in fit, so that longer "
+            "clips are heard in pieces and shorter ones repeated"
+        )
+
+    def _check_words(self, name, labels):
+        """Refuse labels that are no texts, where texts are read."""
+        kinds = (str, os.PathLike, Mapping, LabelTextEmbedder)
+        if not isinstance(self.text_encoder, kinds):
+            return
+        for label in labels:
+            if not isinstance(label, str):
+                raise TypeError(
+                    f"{name} has the label {label!r}, which is no text for "
+                    "text_encoder to read: give labels as strings, or fit with "
+                    "text_encoder=None"
+                )
 
     def _embed_active(self):
         """Return the active labels in the joint space, and biases of their scores."""
         places = {label: k for k, label in enumerate(self.seen_classes_.tolist())}
         classes = self.classes_.tolist()
         new = [label for label in classes if label not in places]
+        self._check_words("candidate_labels", new)
         if new and self._side is None:
             raise ValueError(
                 f"candidate_labels has {new[0]!r}, which was not trained, and a fit "
@@ -190,7 +243,8 @@ class ContrastiveModel(ClassTraining):
         head = make_head(made_with["similarity"], *self._map_size, n_components)
         texts = alignment = None
         if self._side is not None:
-            texts = self._side.make(self._texts_read, n_components)
+            # A copy, for of a memory map it can't be written.
+            texts = self._side.make(np.array(self._texts_read), n_components)
             learns = scale == "learn"
             alignment = SymmetricContrastiveLoss(
                 self.positives,

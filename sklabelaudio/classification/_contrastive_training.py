@@ -2,9 +2,9 @@
 
 import os
 
-import numpy as np
 from sklearn.utils import check_consistent_length
 
+from ._class_training import sort_classes
 from ._contrastive_model import ContrastiveModel
 from ._encoder_training import check_weights
 from ._targets import read_targets
@@ -82,10 +82,10 @@ class ContrastiveTraining(ContrastiveModel):
 
     def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
         from ..nn._device import choose_device
+        from ..nn._feature_maps import FeatureSizeError
 
         device = choose_device(self.device)
-        if classes is not None:
-            classes = np.unique(classes)
+        classes = sort_classes(classes)
         if go_on:
             self._check_made_with(classes)
         self._check_params()
@@ -95,7 +95,9 @@ class ContrastiveTraining(ContrastiveModel):
         targets = self._read_targets(y, classes, source, kept, go_on)
         self._check_together(targets, source, kept)
         watched = bool(self.early_stopping) and not in_part
-        if not go_on:
+        if go_on:
+            self._check_shape(source)
+        else:
             self._forget()
             labels = targets.labels.tolist()
             side = make_text_side(
@@ -110,22 +112,25 @@ class ContrastiveTraining(ContrastiveModel):
             self._made_with = {name: getattr(self, name) for name in _MADE_WITH}
             self._seed = draw_seed(self.random_state)
         self._is_frozen = self.freeze_encoder and (not go_on or self._is_frozen)
-        self._learn(
-            source,
-            targets,
-            sample_weight,
-            kept,
-            device,
-            go_on=go_on,
-            in_part=in_part,
-            watched=watched,
-            # Vectors train without what draws from torch's global generators.
-            draws=plan is not None or self._draws_texts(),
-        )
+        try:
+            self._learn(
+                source,
+                targets,
+                sample_weight,
+                kept,
+                device,
+                go_on=go_on,
+                in_part=in_part,
+                watched=watched,
+            )
+        except FeatureSizeError as error:
+            raise self._explain_size(source) from error
         return self
 
-    def _draws_texts(self):
-        return self._side is not None and self._side.is_trained
+    def _draws(self):
+        # Vectors alone train without.
+        has_texts = self._side is not None and self._side.is_trained
+        return self._plan is not None or has_texts
 
     def _check_params(self):
         if self.encoder is None and self.similarity != "linear":
@@ -154,6 +159,7 @@ class ContrastiveTraining(ContrastiveModel):
         return targets
 
     def _check_together(self, targets, source, kept):
+        self._check_words("y", targets.labels.tolist())
         if len(targets.labels) < 2:
             raise ValueError(
                 f"y holds {len(targets.labels)} class: there must be at least 2 "
@@ -170,12 +176,6 @@ class ContrastiveTraining(ContrastiveModel):
                 f"augmentations={self.augmentations!r} with encoder=None: X holds "
                 "vectors, of which there is no waveform or log-mel to change"
             )
-
-    def _forget(self):
-        """Drop what a former fit has left."""
-        vars(self).pop("n_iter_", None)
-        self.history_ = []
-        self._net = self._module = self._state_bytes = None
 
     def _make_augment(self, *, training):
         if not training:
@@ -209,7 +209,8 @@ class ContrastiveTraining(ContrastiveModel):
         self._net_settings = settings, device
         groups = [("alignment.*", {"weight_decay": 0.0})]
         if self.text_lr is not None:
-            groups.append(("texts.encoder.*", {"lr": self.text_lr}))
+            rate = {"lr": self.text_lr, "name": "text_lr"}
+            groups.append(("texts.encoder.*", rate))
         encoder_lr = self.encoder_lr
         if encoder_lr == "auto":
             pretrained = self._plan is not None and self._plan.path
@@ -235,10 +236,12 @@ class ContrastiveTraining(ContrastiveModel):
         with own_generators(seed, device):
             encoder = None
             if self._plan is None:
+                self._clip_size = None
                 self._map_size = (source.X.shape[1], 1, 1)
             else:
                 encoder = self._plan.load(self._plan.make().float())
                 clip = source.middle(index)[0]
+                self._clip_size = clip.shape, source.seconds(index)
                 self._map_size = measure_features(encoder, clip.shape)
             return self._make_module(encoder)
 
@@ -250,12 +253,15 @@ class ContrastiveTraining(ContrastiveModel):
         if not side.is_trained and not self.freeze_text_encoder:
             self._side = side = TrainedSide(self.text_encoder, self.prompt)
             self._texts_read = side.read(self.seen_classes_.tolist())
-            texts = side.make(self._texts_read, module.head.n_components).to(device)
-            texts.projector.load_state_dict(module.texts.projector.state_dict())
-            module.texts = texts
+            with own_generators(0, device):
+                texts = side.make(self._texts_read, module.head.n_components)
+            texts.projector = module.texts.projector
+            module.texts = texts.to(next(module.head.parameters()))
         if side.is_trained:
             module.texts.frozen = self.freeze_text_encoder
 
     def _describe_more(self):
-        texts = "None" if self._side is None else digest(self._texts_read)
+        texts = "None"
+        if self._side is not None:
+            texts = digest(self._texts_read, *self._side.list_beginning())
         return {"text_encoder": texts}

@@ -52,6 +52,12 @@ class EncoderTraining:
             return ArraySet(log_mel)
         front_end = plan.make_front_end()
         if front_end is None:
+            if _holds_paths(X):
+                raise ValueError(
+                    f"X holds paths, and encoder={plan.cls.__name__} has no front end "
+                    "to read them by: set front_end, such as 'panns_32k', or pass "
+                    "log-mel"
+                )
             return ArraySet(check_array(X, dtype="numeric", input_name="X"))
         return make_clip_set(
             X,
@@ -280,5 +286,9 @@ def holds_clips(X):
     n_dims = getattr(X, "ndim", 1)
     if n_dims != 1 or not (isinstance(X, (list, tuple)) or hasattr(X, "dtype")):
         return n_dims == 3
-    first = next(iter(X), None)
-    return isinstance(first, (str, os.PathLike)) or np.ndim(first) > 1
+    return _holds_paths(X) or np.ndim(next(iter(X), None)) > 1
+
+
+def _holds_paths(X):
+    is_list = isinstance(X, (list, tuple)) or getattr(X, "ndim", 0) == 1
+    return is_list and isinstance(next(iter(X), None), (str, os.PathLike))

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..text import LabelTextEmbedder
 from ._candidates import check_candidate_labels
+from ._held_vectors import look_up
 from ._label_sets import read_label_sets, read_labels
 
 
@@ -204,21 +205,21 @@ class FrozenZeroShotClassifier(ClassifierMixin, BaseEstimator, metaclass=ABCMeta
         Each label is embedded once. It goes into the pickle as well, so that the
         labels of `fit` need no text model where a classifier is used.
         """
-        new = [label for label in dict.fromkeys(labels) if label not in self._vectors]
-        if new:
-            vectors = check_array(
-                self.label_embedder_.transform(new),
-                dtype=np.float64,
-                input_name="what label_embedder gives",
+        return look_up(labels, self._vectors, self._embed_new)
+
+    def _embed_new(self, labels):
+        vectors = check_array(
+            self.label_embedder_.transform(labels),
+            dtype=np.float64,
+            input_name="what label_embedder gives",
+        )
+        zero = ~vectors.any(axis=1)
+        if zero.any():
+            raise ValueError(
+                f"the vector of {labels[zero.argmax()]!r} is zero, which has no "
+                "direction: mend it in label_embedder"
             )
-            zero = ~vectors.any(axis=1)
-            if zero.any():
-                raise ValueError(
-                    f"the vector of {new[zero.argmax()]!r} is zero, which has no "
-                    "direction: mend it in label_embedder"
-                )
-            self._vectors.update(zip(new, to_unit_rows(vectors), strict=True))
-        return np.stack([self._vectors[label] for label in labels])
+        return to_unit_rows(vectors)
 
     def _embed_active_labels(self):
         labels = self.classes_.tolist()

@@ -5,6 +5,8 @@ import numpy as np
 # As of torch's own scaler of gradients.
 _FIRST_SCALE = 2.0**16
 _N_BEFORE_GROWTH = 2000
+# Of skorch's EarlyStopping.
+_STOP_STATE = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
 
 
 def make_decay(gamma, training):
@@ -12,9 +14,10 @@ def make_decay(gamma, training):
 
     Parameters
     ----------
-    gamma : float
+    gamma : float or None
         By what. It does what ``ExponentialLR`` does, by the number of epochs alone, so
-        that it does not matter where training was interrupted.
+        that it does not matter where training was interrupted; with 1 rates are those
+        of the beginning again. ``None`` leaves them to others.
     training : BatchLoader
         The batches, which count the epochs.
 
@@ -27,11 +30,11 @@ def make_decay(gamma, training):
 
     class Decay(Callback):
         def on_epoch_begin(self, net, **kwargs):
-            factor = gamma**training.n_epochs
-            for group in net.optimizer_.param_groups:
+            groups = net.optimizer_.param_groups
+            for group in groups if gamma is not None else ():
                 group.setdefault("initial_lr", group["lr"])
-                group["lr"] = factor * group["initial_lr"]
-            net.history.record("lr", net.optimizer_.param_groups[-1]["lr"])
+                group["lr"] = gamma**training.n_epochs * group["initial_lr"]
+            net.history.record("lr", groups[-1]["lr"])
 
     return Decay()
 
@@ -76,7 +79,7 @@ def make_gradient_scaler():
     return GradientScaler()
 
 
-def make_saver(save, *, n_epochs, watch, scaler=None, restored=None):
+def make_saver(save, *, n_epochs, scaler=None, restored=None):
     """Make the callback that hands over the state of a training after each epoch.
 
     Parameters
@@ -85,31 +88,26 @@ def make_saver(save, *, n_epochs, watch, scaler=None, restored=None):
         Takes the state, a dict of tensors, numbers and texts.
     n_epochs : int
         Number of epochs after which the training is finished.
-    watch : list
-        Callbacks that stop early, of which skorch's `EarlyStopping` has a state.
     scaler : callback, default=None
         What `make_gradient_scaler` made.
     restored : dict, default=None
-        A state that was saved, to go on from. ``finished`` in it tells that callbacks
-        stopped the training.
+        A state that was saved, to go on from. ``finished`` in it tells that
+        `EarlyStopping` ended the training.
 
     Returns
     -------
     skorch.callbacks.Callback
-        The callback, with a method ``restore(net)``. It comes before those of `watch`,
-        which put the best weights back at the end.
+        The callback, with a method ``restore(net)``. It comes before those that stop
+        early, which put the best weights back at the end, and before those that set
+        rates at the beginning of an epoch.
 
     Notes
     -----
     An epoch is over once all callbacks are done with it: its state is saved as the next
-    begins. Of callbacks beside those named, the schedulers of skorch's `LRScheduler`
-    are saved.
+    begins. Of callbacks those of `list_kept` are saved with it.
     """
     from skorch.callbacks import Callback, EarlyStopping
     from skorch.history import History
-
-    stop = next((c for c in watch or () if isinstance(c, EarlyStopping)), None)
-    stop_state = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
 
     class Saver(Callback):
         _is_new = True
@@ -132,7 +130,11 @@ def make_saver(save, *, n_epochs, watch, scaler=None, restored=None):
         def on_train_end(self, net, **kwargs):
             if self._is_new:
                 self._remind(net)
-            stopped = stop is not None and stop.misses_ == stop.patience
+            stopped = any(
+                isinstance(callback, EarlyStopping)
+                and callback.misses_ == callback.patience
+                for callback in list_kept(net.callbacks_)
+            )
             done = stopped or len(net.history) == n_epochs
             if done and "train_loss" in net.history[-1] and not self._is_new:
                 self._save(net, net.history, finished=stopped)
@@ -141,36 +143,56 @@ def make_saver(save, *, n_epochs, watch, scaler=None, restored=None):
             """Give back to callbacks what they forget as training begins."""
             if restored is None:
                 return
-            for name, value in (restored["stop"] or {}).items():
-                setattr(stop, name, value)
-            # Callbacks may be others than before.
-            for scheduler, state in zip(
-                _schedulers(net), restored["schedulers"], strict=False
+            for callback, state in zip(
+                list_kept(net.callbacks_), restored["callbacks"], strict=True
             ):
-                scheduler.load_state_dict(state)
+                if isinstance(callback, EarlyStopping):
+                    vars(callback).update(state)
+                else:
+                    callback.lr_scheduler_.load_state_dict(state)
+            # Schedulers have set rates as they were made.
+            saved = restored["optimizer"]["param_groups"]
+            for group, held in zip(net.optimizer_.param_groups, saved, strict=True):
+                group.update({name: held[name] for name in held if name != "params"})
 
         def _save(self, net, rows, *, finished):
-            state = {
-                "finished": finished,
-                "module": net.module_.state_dict(),
-                "optimizer": net.optimizer_.state_dict(),
-                "history": [_tidy(row) for row in rows],
-                "scaler": None if scaler is None else scaler.state,
-                "stop": None,
-                "schedulers": [s.state_dict() for s in _schedulers(net)],
-            }
-            if stop is not None:
-                held = {name: getattr(stop, name) for name in stop_state}
-                state["stop"] = {name: _plain(held[name]) for name in held}
-            save(state)
+            states = [
+                {name: _plain(getattr(callback, name)) for name in _STOP_STATE}
+                if isinstance(callback, EarlyStopping)
+                else callback.lr_scheduler_.state_dict()
+                for callback in list_kept(net.callbacks_)
+            ]
+            save(
+                {
+                    "finished": finished,
+                    "module": net.module_.state_dict(),
+                    "optimizer": net.optimizer_.state_dict(),
+                    "history": [_tidy(row) for row in rows],
+                    "scaler": None if scaler is None else scaler.state,
+                    "callbacks": states,
+                }
+            )
 
     return Saver()
 
 
-def _schedulers(net):
-    callbacks = (callback for _, callback in net.callbacks_)
-    found = (getattr(callback, "lr_scheduler_", None) for callback in callbacks)
-    return [scheduler for scheduler in found if scheduler is not None]
+def list_kept(callbacks):
+    """Return those callbacks of which a saved state keeps where they stand.
+
+    Parameters
+    ----------
+    callbacks : sequence
+        skorch's callbacks, or pairs of names and callbacks.
+
+    Returns
+    -------
+    list of skorch.callbacks.Callback
+        Those that set learning rates or stop early.
+    """
+    from skorch.callbacks import EarlyStopping, LRScheduler
+
+    found = [item[1] if isinstance(item, tuple) else item for item in callbacks]
+    return [item for item in found if isinstance(item, (EarlyStopping, LRScheduler))]
 
 
 def _tidy(row):

@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._batches import encode_clips
 from ._encoder_training import EncoderTraining, pack_state
+from ._held_vectors import look_up
 from ._proximity_scores import cosines
 from ._training import own_generators
 
@@ -103,11 +104,7 @@ class ProximityModel(EncoderTraining):
 
     def _embed_new(self, labels):
         """Return the vectors of labels that were not trained, each embedded once."""
-        unknown = [label for label in labels if label not in self._new_vectors]
-        if unknown:
-            vectors = self._embed_labels(unknown)
-            self._new_vectors.update(zip(unknown, vectors, strict=True))
-        return np.stack([self._new_vectors[label] for label in labels])
+        return look_up(labels, self._new_vectors, self._embed_labels)
 
     def _keep(self, net, *, keep_net):
         """Take over what was trained."""

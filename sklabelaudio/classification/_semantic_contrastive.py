@@ -64,16 +64,19 @@ class SemanticContrastiveClassifier(
             default="openai/clip-vit-base-patch32"
         What turns labels to vectors:
 
-        - the id or the folder of a CLIP, or AudioCLIP's file, whose text encoder is
-          trained with the audio, or with `freeze_text_encoder` any model that
-          `LabelTextEmbedder` takes by name;
+        - the id or the folder of a CLIP, a BERT, a sentence encoder or another text
+          encoder that `LabelTextEmbedder` takes, or AudioCLIP's file: trained with the
+          audio;
+        - the same with `freeze_text_encoder`, or a file of word vectors, which needs
+          it: stays as it is;
         - a `LabelTextEmbedder` or another transformer, or a mapping of labels to
           vectors: these stay as they are, are worked out once in `fit`, and a linear
           layer leads into the joint space;
         - ``None``: no texts, but a linear classifier trained by cross-entropy.
     freeze_text_encoder : bool, default=False
-        Whether a text encoder that is named stays as it is. What it gives is projected
-        unless it is a CLIP's with vectors of `n_components`.
+        Whether a text encoder that is named stays as it is. Frozen or not, a linear
+        layer leads from it into the joint space, unless it is a CLIP's with vectors of
+        `n_components`.
     prompt : str, list of str or None, default="an audio clip of {label}"
         Template of the labels' texts, for a text encoder that is named; of several, the
         vectors are averaged. ``None`` takes labels as they are. A `LabelTextEmbedder`
@@ -116,8 +119,8 @@ class SemanticContrastiveClassifier(
         What is done to clips in training as they are read, such as
         ``[RandomNoise(), RandomShift()]`` from `sklabelaudio.audio`. Each is called
         with ``(samples, sampling_rate)``, of log-mel in X with ``(log_mel, None)``, and
-        with ``rng=`` a `numpy.random.Generator` if it has such a parameter. What draws
-        from elsewhere is not repeatable.
+        with ``rng=`` a `numpy.random.Generator` if it has such a parameter, and returns
+        as many samples. What draws from elsewhere is not repeatable.
     mixup_alpha : float, default=0.0
         Both parameters of the beta distribution of the shares by which clips are mixed
         in training, such as 0.3. 0 mixes none.
@@ -181,7 +184,7 @@ class SemanticContrastiveClassifier(
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
-        Length of the vectors in X; not with an encoder.
+        Length of the vectors in X, or of clips that are the rows of one array.
 
     See Also
     --------
@@ -204,8 +207,9 @@ class SemanticContrastiveClassifier(
     are those usual elsewhere. The number of epochs is not told either.
 
     **Label texts** are encoded anew in each batch while the text encoder is trained,
-    all labels of the batch together, and otherwise once a fit. Texts that are longer
-    than the encoder takes are cut, with a warning that names the label.
+    all labels of the batch together and with the dropout that it was made with, and
+    otherwise once a fit. Texts that are longer than the encoder takes are cut, with a
+    warning that names the label.
 
     **A label with one clip** is learned like the others; the validation leaves it to
     the training. A batch of clips of one label teaches nothing with
@@ -213,16 +217,20 @@ class SemanticContrastiveClassifier(
 
     **The checkpoint** is one file in the folder, which is replaced as a whole. A fit
     with other parameters, clips or labels is an error that names what differs; more
-    epochs in `max_epochs` go on. A fit that was finished is read back. Without
-    `random_state` the seed is the one in the file. Of `callbacks` the schedulers of
-    `LRScheduler` are kept, and others begin anew. `partial_fit`, and `fit` that goes on
-    with `warm_start`, neither read nor write it.
+    epochs in `max_epochs` go on. A fit that was finished is read back. Clips in files
+    are told by their paths, and functions by their names: that they were changed
+    themselves is not noticed. Without `random_state` the seed is the one in the file.
+    Of `callbacks`, `LRScheduler` and `EarlyStopping` go on from where they stood, and
+    others begin anew. Each fit takes a folder of its own, so there is none for
+    cross-validation and searches. `partial_fit`, and `fit` that goes on with
+    `warm_start`, neither read nor write it.
 
     `partial_fit` leaves the learning rates at their beginning.
 
     Pickles hold what was trained, batch norms' statistics included. Of a frozen encoder
-    they hold the path of its file and its SHA-256, of a text encoder that is trained
-    the name of its tokenizer.
+    they hold the path of its file and its SHA-256. A text encoder that is trained is
+    in them, but for its tokenizer, which is read again by the text encoder's name for
+    `candidate_labels` that were not trained.
 
     References
     ----------
@@ -421,7 +429,7 @@ class SemanticContrastiveClassifier(
             If X, y and the parameters don't go together, the loss gets infinite, or
             the checkpoint is of another configuration.
         TypeError
-            If the encoder gives neither a map nor tokens.
+            If the encoder gives neither a map nor tokens, or labels are no texts.
         UnknownLabelError
             If a label has no vector.
         AudioReadError
@@ -430,7 +438,9 @@ class SemanticContrastiveClassifier(
             If the file of weights is not one of the encoder, or the checkpoint is
             damaged.
         OSError
-            If weights or a text encoder can't be found.
+            If weights or a text encoder can't be found, or no checkpoint be written.
+        RuntimeError
+            If another fit has begun in the folder of the checkpoint.
         """
         go_on = self.warm_start and hasattr(self, "n_iter_")
         return self._fit(X, y, sample_weight, go_on=go_on)

@@ -75,7 +75,8 @@ class SpectrogramCNNClassifier(CNNTraining, ClassifierMixin, BaseEstimator):
         What is done to clips in training as they are read, such as
         ``[RandomNoise(), RandomShift()]`` from `sklabelaudio.audio`. Each is called
         with ``(samples, sampling_rate)``, of log-mel in X with ``(log_mel, None)``, and
-        with ``rng=`` a `numpy.random.Generator` if it has such a parameter.
+        with ``rng=`` a `numpy.random.Generator` if it has such a parameter, and returns
+        as many samples.
     mixup_alpha : float, default=0.0
         Both parameters of the beta distribution of the shares by which clips are mixed
         in training, such as 0.2. 0 mixes none.
@@ -172,7 +173,10 @@ class SpectrogramCNNClassifier(CNNTraining, ClassifierMixin, BaseEstimator):
     **For inference** `merge_batch_norm` and then `half` give copies that are smaller,
     and `check_budget` says whether they keep a limit.
 
-    **The checkpoint folder** is as that of `SemanticContrastiveClassifier`.
+    **The checkpoint folder** is as that of `SemanticContrastiveClassifier`: a fit that
+    was finished is read back, and schedules in `callbacks` go on from where they stood.
+
+    `partial_fit` leaves the learning rate at its beginning.
 
     Pickles hold what training has changed, and of other weights from a file its path
     and SHA-256; copies for inference hold all.
@@ -398,7 +402,9 @@ class SpectrogramCNNClassifier(CNNTraining, ClassifierMixin, BaseEstimator):
             If the file of weights is not one of the network, or the checkpoint is
             damaged.
         OSError
-            If weights can't be found.
+            If weights can't be found, or no checkpoint be written.
+        RuntimeError
+            If another fit has begun in the folder of the checkpoint.
         """
         go_on = self.warm_start and hasattr(self, "n_iter_")
         return self._fit(X, y, sample_weight, go_on=go_on)

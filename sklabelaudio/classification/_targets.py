@@ -1,7 +1,6 @@
 """Targets of taggers, of whatever kind, as a matrix of labels."""
 
 from collections.abc import Mapping
-from numbers import Number
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +59,8 @@ def read_targets(y, labels=None, *, kept=None):
     labels = None if labels is None else _check_labels(labels)
     if y is None:
         raise ValueError(
-            "the tagger requires y to be passed, but the target y is None: pass the "
-            "labels of the clips"
+            "fit requires y to be passed, but the target y is None: pass the labels of "
+            "the clips"
         )
     if isinstance(y, (str, Mapping)):
         raise TypeError(
@@ -75,10 +74,10 @@ def read_targets(y, labels=None, *, kept=None):
     if any(is_label_list(row) for row in rows) or _are_all_empty(rows):
         return _read_lists(rows, labels, kept)
     _refuse_numbers(rows)
-    is_list = isinstance(y, (list, tuple))
+    _refuse_other_than_labels(
+        (index, row) for index, row in enumerate(rows) if np.ndim(row) == 0
+    )
     y = check_array(y, accept_sparse="csr", dtype=None, ensure_2d=False, input_name="y")
-    if is_list and y.dtype.kind == "U":
-        _refuse_other_than_labels(enumerate(rows))
     # A single column is an indicator only where something says of what.
     of_one = names is not None or (labels is not None and len(labels) == 1)
     if y.ndim == 2 and (y.shape[1] > 1 or of_one):
@@ -113,7 +112,8 @@ def mark_lists(rows, labels):
             if label not in columns:
                 raise ValueError(
                     f"y[{index}] has the label {label!r}, which is not among the "
-                    f"{len(labels)} labels: add it to labels, or drop it"
+                    f"{len(labels)} labels known: name it among them from the "
+                    "beginning, or drop the clip"
                 )
             indicator[index, columns[label]] = True
     return indicator
@@ -218,10 +218,19 @@ def _refuse_numbers(rows):
         )
 
 
+def _is_missing(label):
+    if label is None or np.ndim(label) > 0:
+        return label is None
+    try:
+        return bool(label != label)
+    except TypeError:  # pandas' NA is not even that
+        return True
+
+
 def _refuse_other_than_labels(items):
     """Refuse what stands for a missing label among the labels of clips."""
     for index, label in items:
-        if label is None or (isinstance(label, Number) and label != label):
+        if _is_missing(label):
             raise ValueError(
                 f"y[{index}] has the label {label!r}: drop missing labels, or their "
                 "clips"

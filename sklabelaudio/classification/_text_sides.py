@@ -8,7 +8,8 @@ from sklearn.base import clone
 from sklearn.utils import check_array
 
 from ..text import LabelTextEmbedder
-from ..text._clip_texts import ClipTexts, is_clip
+from ..text._trainable_texts import TrainableTexts, is_clip
+from ._held_vectors import look_up
 
 
 class FrozenSide:
@@ -43,15 +44,14 @@ class FrozenSide:
         ndarray of shape (n_labels, n_features), float32
             Their vectors.
         """
-        unknown = [label for label in labels if label not in self._held]
-        if unknown:
-            vectors = check_array(
-                self.embedder.transform(unknown),
-                dtype=np.float32,
-                input_name="what text_encoder gives",
-            )
-            self._held.update(zip(unknown, vectors, strict=True))
-        return np.stack([self._held[label] for label in labels])
+        return look_up(labels, self._held, self._embed)
+
+    def _embed(self, labels):
+        return check_array(
+            self.embedder.transform(labels),
+            dtype=np.float32,
+            input_name="what text_encoder gives",
+        )
 
     def make(self, vectors, n_components):
         """Make the part of the network that knows the texts.
@@ -72,20 +72,26 @@ class FrozenSide:
 
         from ..nn._contrastive_net import FrozenTexts
 
-        fits = self.is_clip and vectors.shape[1] == n_components
-        return FrozenTexts(torch.from_numpy(vectors), None if fits else n_components)
+        is_there = self.is_clip and vectors.shape[1] == n_components
+        return FrozenTexts(
+            torch.from_numpy(vectors), None if is_there else n_components
+        )
+
+    def list_beginning(self):
+        """Return what tells texts from others beside what was read: nothing."""
+        return []
 
     def __getstate__(self):
         return {**vars(self), "_held": {}}
 
 
 class TrainedSide:
-    """Texts by a CLIP's text encoder, which is trained.
+    """Texts by a text encoder that is trained.
 
     Parameters
     ----------
     model : str or path-like
-        The CLIP.
+        The text encoder, as for `TrainableTexts`.
     prompt : str, list of str or None
         Templates of the texts.
     """
@@ -93,9 +99,8 @@ class TrainedSide:
     is_trained = True
 
     def __init__(self, model, prompt):
-        self.texts = ClipTexts(model)
+        self.texts = TrainableTexts(model)
         self.prompt = prompt
-        self.sizes, self._state = self.texts.load()
 
     def read(self, labels):
         """Return what the network takes of labels.
@@ -107,7 +112,7 @@ class TrainedSide:
 
         Returns
         -------
-        ndarray of shape (n_labels, n_templates, length), int64
+        ndarray of shape (n_labels, n_templates, ...), int64
             Their tokens.
         """
         return self.texts.tokenize(labels, self.prompt)
@@ -117,7 +122,7 @@ class TrainedSide:
 
         Parameters
         ----------
-        tokens : ndarray of shape (n_classes, n_templates, length)
+        tokens : ndarray of shape (n_classes, n_templates, ...)
             What `read` gave of the labels of `fit`.
         n_components : int
             Dimensions of the joint space.
@@ -125,21 +130,28 @@ class TrainedSide:
         Returns
         -------
         TrainedTexts
-            The part, the first time with the CLIP's own weights.
+            The part, the first time with the text encoder's own weights.
         """
         import torch
 
-        from ..nn._clip_text import ClipTextTransformer
         from ..nn._contrastive_net import TrainedTexts
 
-        encoder = ClipTextTransformer(**self.sizes)
-        if self._state is not None:
-            encoder.load_state_dict(self._state)
-            self._state = None
-        return TrainedTexts(encoder, torch.from_numpy(tokens), n_components)
+        encoder = self.texts.build()
+        # As FrozenSide has it, for what is frozen may be freed later.
+        is_there = self.texts.is_clip and encoder.n_components == n_components
+        return TrainedTexts(
+            encoder, torch.from_numpy(tokens), None if is_there else n_components
+        )
 
-    def __getstate__(self):
-        return {**vars(self), "_state": None}
+    def list_beginning(self):
+        """Return what tells texts from others beside what was read.
+
+        Returns
+        -------
+        list of ndarray and str
+            What the text encoder begins with, before `make`.
+        """
+        return self.texts.list_beginning()
 
 
 def make_text_side(text_encoder, labels, *, frozen, prompt):

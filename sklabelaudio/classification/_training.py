@@ -267,7 +267,7 @@ def make_net(
     options = {} if verbose else {"callbacks__print_log": None}
     groups = list(groups)
     if encoder_lr is not None:
-        groups.append(("encoder.*", {"lr": encoder_lr}))
+        groups.append(("encoder.*", {"lr": encoder_lr, "name": "encoder_lr"}))
     if groups:
         options["optimizer__param_groups"] = groups
     optimizer = _find_optimizer(optimizer)
@@ -446,20 +446,36 @@ def _make_epochs(training, device):
     from skorch.callbacks import Callback
 
     class Epochs(Callback):
+        n_batches = 0
+
         def on_epoch_begin(self, net, **kwargs):
             if device is not None:
                 seed_generators(training.draw_seeds()[-1], device)
 
         def on_batch_end(self, net, training=None, loss=None, **kwargs):
             if training and not math.isfinite(loss.item()):
-                # Of what is no encoder, by any schedule.
-                lr = net.optimizer_.param_groups[-1]["lr"]
-                raise DivergedError(
-                    f"lr={lr:g} is too high for these clips, the loss is not finite in "
-                    f"epoch {len(net.history)}: lower it"
-                )
+                raise DivergedError(_explain_divergence(net, self.n_batches))
+            self.n_batches += bool(training)
 
     return Epochs()
+
+
+def _explain_divergence(net, n_batches):
+    """Say where a loss became infinite, and what is to be looked at."""
+    groups = net.optimizer_.param_groups
+    rates = {group.get("name", "lr"): group["lr"] for group in groups}
+    told = " or ".join(f"{name}={rate:g}" for name, rate in rates.items())
+    epoch = len(net.history)
+    if not n_batches:
+        return (
+            f"the loss is not finite in the first batch of epoch {epoch}, before a "
+            f"step of {told}: look for clips whose values are too large, and for "
+            "weights or an encoder that give NaN"
+        )
+    return (
+        f"{told} is too high for these clips, the loss is not finite in epoch {epoch}: "
+        "lower it"
+    )
 
 
 def _take_as_it_is(data, *args, **kwargs):

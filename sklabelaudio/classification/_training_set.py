@@ -47,6 +47,10 @@ class ArraySet:
 
     middle = windows
 
+    def seconds(self, index):
+        """Return how long what the encoder hears of a clip is; None is unknown."""
+        return None
+
 
 class ClipSet:
     """Clips that are read, cut and turned to log-mel one by one.
@@ -122,6 +126,13 @@ class ClipSet:
     def middle(self, index):
         """Return the log-mel of the middle piece of a clip alone, as a list."""
         return [self.piece(index)]
+
+    def seconds(self, index):
+        """Return how long what the encoder hears of a clip is."""
+        if self.n_samples is not None:
+            return self.n_samples / self.front_end.sampling_rate
+        n_there, rate = self.clips.size(index)
+        return n_there / rate
 
     def _read_piece(self, index, rng):
         n_there, rate = self.clips.size(index)

@@ -86,7 +86,7 @@ class ClassNet(nn.Module):
         ClassScores
             The scores.
         """
-        if self.training:
+        if self.training and not self.keeps_statistics:
             self._warm_up()
         halved = self.amp is not None and self.training
         precision = (
@@ -108,9 +108,9 @@ class ClassNet(nn.Module):
             counts = (norm.num_batches_tracked for norm in norms.values())
             self._n_steps = max((0 if n is None else int(n) for n in counts), default=0)
         self._n_steps += 1
-        if self._n_steps <= _N_FIRST:
-            for name, norm in norms.items():
-                norm.momentum = max(self._momenta[name], 1 / self._n_steps)
+        share = 1 / self._n_steps if self._n_steps <= _N_FIRST else 0.0
+        for name, norm in norms.items():
+            norm.momentum = max(self._momenta[name], share)
 
 
 class ClassLoss(nn.Module):

@@ -10,6 +10,8 @@ from ._feature_maps import take_features
 from ._gradient_scale import scale_gradient
 
 _EPSILON = 1e-8
+# Texts that are encoded at a time where nothing is learnt by it.
+_CHUNK = 64
 
 
 class ContrastiveOutput(NamedTuple):
@@ -67,13 +69,13 @@ class TrainedTexts(nn.Module):
     Parameters
     ----------
     encoder : torch.nn.Module
-        Tokens to vectors ``(n_texts, encoder.n_components)``, such as a
-        `ClipTextTransformer`.
-    tokens : Tensor of shape (n_classes, n_templates, length), int64
+        Tokens ``(n_texts, ...)`` to vectors ``(n_texts, encoder.n_components)``, such
+        as a `ClipTextTransformer` or a `TextModel`.
+    tokens : Tensor of shape (n_classes, n_templates, ...), int64
         The texts of each class.
-    n_components : int
-        Dimensions of the joint space, into which there is a linear layer if the
-        encoder's vectors have another length.
+    n_components : int or None
+        Dimensions of the joint space, into which there is a linear layer; ``None``
+        leaves vectors as they are.
 
     Attributes
     ----------
@@ -85,7 +87,7 @@ class TrainedTexts(nn.Module):
         super().__init__()
         self.register_buffer("tokens", tokens, persistent=False)
         self.projector = nn.Identity()
-        if encoder.n_components != n_components:
+        if n_components is not None:
             self.projector = nn.Linear(encoder.n_components, n_components)
         self.encoder = encoder
         self.frozen = False
@@ -105,8 +107,11 @@ class TrainedTexts(nn.Module):
         """Return other texts in the joint space, each the mean of its templates."""
         n_texts, n_templates = tokens.shape[:2]
         learns = torch.is_grad_enabled() and not self.frozen
+        texts = tokens.flatten(0, 1)
+        # Those of a batch together; there may be hundreds of labels.
+        chunks = [texts] if learns else texts.split(_CHUNK)
         with torch.set_grad_enabled(learns):
-            vectors = self.encoder(tokens.flatten(0, 1))
+            vectors = torch.cat([self.encoder(chunk) for chunk in chunks])
         return self.projector(vectors.unflatten(0, (n_texts, n_templates)).mean(dim=1))
 
 

@@ -4,6 +4,10 @@ import torch
 from torch import nn
 
 
+class FeatureSizeError(ValueError):
+    """Features are of another size than those that a head was made for."""
+
+
 class FeatureHead(nn.Module):
     """A head that makes one vector of an encoder's features.
 
@@ -71,7 +75,7 @@ class FeatureHead(nn.Module):
             )
         else:
             mend = "give it what an encoder computes before it pools"
-        raise ValueError(f"{problem}: {mend}")
+        raise FeatureSizeError(f"{problem}: {mend}")
 
 
 def take_features(encoder, inputs):
@@ -97,11 +101,13 @@ def take_features(encoder, inputs):
         If it gives neither.
     """
     features = getattr(encoder, "forward_features", encoder)(inputs)
-    if isinstance(features, torch.Tensor) and features.ndim in (3, 4):
-        return features
     given = type(features).__name__
     if isinstance(features, torch.Tensor):
+        if features.ndim in (3, 4) and features.is_floating_point():
+            return features
         given = f"a tensor of the shape {tuple(features.shape)}"
+        if not features.is_floating_point():
+            given += f" and of {features.dtype}"
     raise TypeError(
         f"{type(encoder).__name__} gives {given} where a map of (n_clips, n_channels, "
         "height, width) or tokens of (n_clips, n_tokens, n_channels) are needed: give "

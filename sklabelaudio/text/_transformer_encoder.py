@@ -93,15 +93,22 @@ class TransformerEncoder:
 
         Returns
         -------
-        ndarray of shape (n_labels, n_texts, length), int64
-            The tokens.
+        ndarray of shape (n_labels, n_texts, n_inputs, length), int64
+            The tokens, by `inputs`.
         """
         self._check_known(label_texts)
         labels = {text: item.label for item in label_texts for text in item.texts}
         self._count_tokens(labels)
         texts = [text for item in label_texts for text in item.texts]
-        tokens = self._tokenize(texts, padding=True, return_tensors="np")["input_ids"]
-        return tokens.astype(np.int64).reshape(len(label_texts), -1, tokens.shape[1])
+        tokens = self._tokenize(texts, padding=True, return_tensors="np")
+        stacked = np.stack([tokens[name] for name in self.inputs], axis=1)
+        shape = (len(label_texts), -1, *stacked.shape[1:])
+        return stacked.astype(np.int64).reshape(shape)
+
+    @property
+    def inputs(self):
+        """Names of what the tokenizer gives, and the model takes."""
+        return tuple(self._tokenize(["sound"]))
 
     def _check_known(self, label_texts):
         """Refuse labels of which the tokenizer makes nothing but unknown tokens."""
@@ -149,37 +156,17 @@ class TransformerEncoder:
     def _encode_batch(self, texts):
         import torch
 
+        from ..nn._text_model import encode_tokens
+
         tokens = self._tokenize(texts, padding=True, return_tensors="pt")
-        tokens = tokens.to(self.module.device)
         with torch.inference_mode():
-            vectors = self._pool(self.module(**tokens), tokens["attention_mask"])
-            if self.normalize:
-                vectors = torch.nn.functional.normalize(vectors)
+            vectors = encode_tokens(
+                self.module,
+                tokens.to(self.module.device),
+                pooling=self.pooling,
+                normalize=self.normalize,
+            )
         return vectors.cpu().numpy()
-
-    def _pool(self, output, mask):
-        import torch
-
-        if self.pooling == "projection":
-            return output.text_embeds
-        if self.pooling == "pooler":
-            vectors = output.get("pooler_output")
-            if vectors is None:
-                raise ValueError(
-                    f"pooling='pooler', and {type(self.module).__name__} has no pooled "
-                    "output: pass pooling='mean', 'cls' or 'eos'"
-                )
-            return vectors
-        hidden = output.last_hidden_state
-        if self.pooling == "mean":
-            weight = mask.unsqueeze(-1).to(hidden.dtype)
-            return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        # By the mask, for some tokenizers pad on the left.
-        if self.pooling == "cls":
-            place = mask.argmax(dim=1)
-        else:
-            place = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), place]
 
 
 def load_transformer_encoder(model, *, pooling, batch_size, device):
@@ -339,6 +326,8 @@ def _load_tokenizer(model):
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked, so that any token does
+    # On the left it would move a text's positions, by how long the others are.
+    tokenizer.padding_side = "right"
     return tokenizer
 
 

@@ -1,8 +1,6 @@
 """SpectrogramCNNClassifier without training: its sizes, smaller copies, checkpoints."""
 
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -243,21 +241,6 @@ def test_copies_for_inference_refuse_training(method, told):
     again = clone(copy).fit(X, y)
     assert again.n_parameters_ >= copy.n_parameters_
     np.testing.assert_array_equal(copy.predict_proba(X), proba)
-
-
-def test_copies_predict_in_another_process(tmp_path):
-    X, y = make_data()
-    small = make().fit(X, y).merge_batch_norm().half()
-    joblib.dump((small, X), tmp_path / "small")
-    code = (
-        "import sys, joblib; small, X = joblib.load(sys.argv[1]);"
-        "joblib.dump(small.predict_proba(X), sys.argv[2])"
-    )
-    paths = [tmp_path / "small", tmp_path / "proba"]
-    subprocess.run([sys.executable, "-c", code, *paths], check=True)
-    np.testing.assert_array_equal(
-        joblib.load(tmp_path / "proba"), small.predict_proba(X)
-    )
 
 
 # Published checkpoints

@@ -1,19 +1,27 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import soundfile
 import torch
-from skorch.callbacks import Callback, LRScheduler
+from sklearn.model_selection import cross_val_score
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
-from sklabelaudio.audio import RandomGain
+from sklabelaudio.audio import RandomShift
 from sklabelaudio.classification import (
     SemanticContrastiveClassifier,
+    SpectrogramCNNClassifier,
     _contrastive_training,
 )
-from sklabelaudio.classification._training_state import describe_params
+from sklabelaudio.classification._training_state import (
+    TrainingFolder,
+    describe_params,
+)
 from sklabelaudio.exceptions import CheckpointError
 from sklabelaudio.text import LabelTextEmbedder
 
@@ -33,6 +41,17 @@ class Encoder(nn.Module):
 
     def forward(self, log_mel):
         return self.layers(log_mel.mT.unsqueeze(1))
+
+
+class Scores(Encoder):
+    """It with scores of classes."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.head = nn.Linear(8, n_classes)
+
+    def forward(self, log_mel):
+        return self.head(super().forward(log_mel).mean(dim=(2, 3)))
 
 
 class Killed(BaseException):
@@ -85,9 +104,22 @@ def make(checkpoint=None, callbacks=(), **params):
     return SemanticContrastiveClassifier(**{**settings, **params})
 
 
+def make_cnn(checkpoint=None, callbacks=(), **params):
+    settings = make(checkpoint, callbacks, **params).get_params(deep=False)
+    names = SpectrogramCNNClassifier().get_params()
+    shared = {name: settings[name] for name in settings if name in names}
+    return SpectrogramCNNClassifier(Scores, **shared)
+
+
+both = pytest.mark.parametrize("make", [make, make_cnn], ids=["contrastive", "cnn"])
+
+
 def assert_same(found, expected, X):
     np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
-    np.testing.assert_array_equal(found.label_embeddings_, expected.label_embeddings_)
+    if hasattr(expected, "label_embeddings_"):
+        np.testing.assert_array_equal(
+            found.label_embeddings_, expected.label_embeddings_
+        )
     kept = [
         [{k: v for k, v in row.items() if k != "dur"} for row in each.history_]
         for each in (found, expected)
@@ -105,7 +137,7 @@ def rescheduled():
     [
         {},
         {"text_encoder": None, "positives": "class"},
-        {"mixup_alpha": 0.4, "time_roll": True, "augmentations": [RandomGain(1)]},
+        {"mixup_alpha": 0.4, "time_roll": True, "augmentations": [RandomShift(0.3)]},
         {"early_stopping": True},
         {"optimizer": "AdamW", "amp": "float16", "gradient_clip": 1.0},
         rescheduled(),
@@ -126,13 +158,41 @@ def test_goes_on_after_a_kill_with_the_same_result(params, epoch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
-def test_text_encoder_goes_on(small_clip, tmp_path):
+@pytest.mark.parametrize("amp", [False, "float16"])
+def test_text_encoder_goes_on(small_text_encoder, amp, tmp_path):
     X, y = make_data()
-    params = {"text_encoder": small_clip, "text_lr": 0.01, "max_epochs": 3}
+    params = {"text_encoder": small_text_encoder, "text_lr": 0.01, "max_epochs": 3}
+    params["amp"] = amp
     unbroken = make(**params).fit(X, y)
-    with pytest.raises(Killed):
-        make(tmp_path, [Killer(3)], **params).fit(X, y)
+    for epoch in (2, 3):
+        with pytest.raises(Killed):
+            make(tmp_path, [Killer(epoch)], **params).fit(X, y)
     assert_same(make(tmp_path, **params).fit(X, y), unbroken, X)
+
+
+def test_vectors_go_on_with_texts_that_are_trained(small_bert, tmp_path):
+    """Where nothing but the texts draws from torch's global generator."""
+    X, y = make_data()
+    params = {"text_encoder": small_bert, "text_lr": 0.01, "encoder": None}
+    params["similarity"] = "linear"
+    unbroken = make(**params).fit(X[:, 0], y)
+    with pytest.raises(Killed):
+        make(tmp_path, [Killer(3)], **params).fit(X[:, 0], y)
+    assert_same(make(tmp_path, **params).fit(X[:, 0], y), unbroken, X[:, 0])
+
+
+def test_another_text_encoder_of_the_same_tokens_is_named(small_bert, tmp_path):
+    X, y = make_data()
+    copied = shutil.copytree(small_bert, tmp_path / "copy")
+    make(tmp_path, text_encoder=small_bert, max_epochs=1).fit(X, y)
+    # Of which the path may be another.
+    make(tmp_path, text_encoder=copied, max_epochs=2).fit(X, y)
+    path = copied / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    weights["embeddings.word_embeddings.weight"] += 1
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="configuration: text_encoder was "):
+        make(tmp_path, text_encoder=copied).fit(X, y)
 
 
 def test_another_process_goes_on_after_sigkill(tmp_path):
@@ -156,7 +216,8 @@ make({str(tmp_path)!r}, [Suicide(3)]).fit(*make_data())
     assert Counter.n_epochs == 3
 
 
-def test_what_is_finished_is_read_back(tmp_path):
+@both
+def test_what_is_finished_is_read_back(make, tmp_path):
     X, y = make_data()
     for params in ({}, {"early_stopping": True, "patience": 1, "max_epochs": 30}):
         folder = tmp_path / str(len(params))
@@ -199,7 +260,7 @@ def test_seed_that_the_system_drew_is_gone_on_with(tmp_path, monkeypatch):
             {"mixup_alpha": 0.1, "positives": "class"},
             "mixup_alpha was 0.0 and is 0.1; positives was 'diagonal' and is 'class'",
         ),
-        ({"augmentations": [RandomGain(2)]}, r"is \[RandomGain\(max_gain=2\)\]"),
+        ({"augmentations": [RandomShift(1)]}, r"is \[RandomShift\(max_share=1\)\]"),
     ],
 )
 def test_another_configuration_is_named(params, told, tmp_path):
@@ -269,8 +330,120 @@ def test_parameters_in_words_are_the_same_in_another_process():
         }
     )
     assert words["class"].endswith("test_contrastive_checkpoint.Encoder'>")
-    assert words["object"].endswith("test_contrastive_checkpoint.Counter")
+    assert words["object"].endswith("test_contrastive_checkpoint.Counter object>")
     assert words["function"].endswith("test_contrastive_checkpoint.make_data")
     assert words["mapping"] == "{a: None, b: [1, 2.5]}"
     assert words["array"] != describe_params({"array": np.arange(1, 4)})["array"]
     assert " at 0x" not in "".join(words.values())
+
+
+def _schedule(policy, **params):
+    return [LRScheduler(getattr(torch.optim.lr_scheduler, policy), **params)]
+
+
+@both
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        # These change rates as they are made anew in the middle of a training.
+        _schedule("StepLR", step_size=1, gamma=0.5),
+        _schedule("CyclicLR", base_lr=1e-3, max_lr=0.1, step_every="batch"),
+        _schedule("OneCycleLR", max_lr=0.1, total_steps=25, step_every="batch"),
+        _schedule("ReduceLROnPlateau", patience=0, threshold=0.5),
+        # Of which the first epoch is the best.
+        [
+            EarlyStopping(
+                "train_loss", patience=3, lower_is_better=False, load_best=True
+            )
+        ],
+    ],
+    ids=["step", "cyclic", "one cycle", "plateau", "stop"],
+)
+def test_schedules_and_stops_of_callbacks_go_on(callbacks, make, tmp_path):
+    X, y = make_data(24)
+    params = {"lr_decay": None, "batch_size": 6}
+    unbroken = make(callbacks=callbacks, **params).fit(X, y)
+    assert unbroken.n_iter_ == (4 if "Early" in str(callbacks) else 5)
+    with pytest.raises(Killed):
+        make(tmp_path, [*callbacks, Killer(3)], **params).fit(X, y)
+    assert_same(make(tmp_path, callbacks, **params).fit(X, y), unbroken, X)
+    # And what is finished is read back, best weights and all.
+    Counter.n_epochs = 0
+    again = make(tmp_path, [*callbacks, Counter()], **params).fit(X, y)
+    assert Counter.n_epochs == 0
+    assert_same(again, unbroken, X)
+
+
+@both
+def test_another_schedule_is_named(make, tmp_path):
+    X, y = make_data(24)
+    params = {"lr_decay": None, "max_epochs": 1}
+    make(tmp_path, _schedule("StepLR", step_size=1), **params).fit(X, y)
+    for callbacks in ([], _schedule("StepLR", step_size=2)):
+        with pytest.raises(ValueError, match=r"callbacks was .*step_size: 1.* and is"):
+            make(tmp_path, callbacks, **params).fit(X, y)
+
+
+@both
+def test_folders_that_can_not_be_written_are_told_before_training(
+    make, tmp_path, monkeypatch
+):
+    X, y = make_data(8)
+    (tmp_path / "file").write_text("")
+    Counter.n_epochs = 0
+    with pytest.raises(OSError, match=r"checkpoint=.* name a folder of your own"):
+        make(tmp_path / "file", [Counter()]).fit(X, y)
+    assert Counter.n_epochs == 0
+    make(tmp_path / "kept", max_epochs=1).fit(X, y)
+    # What is finished is only read.
+    monkeypatch.setattr(TrainingFolder, "claim", None)
+    make(tmp_path / "kept", max_epochs=1).fit(X, y)
+
+
+class Rival(Callback):
+    """Begins in the folder while another training goes on there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 2:
+            TrainingFolder(self.folder, {}, torch.device("cpu")).claim()
+
+
+@both
+def test_of_two_fits_in_a_folder_the_first_stops(make, tmp_path):
+    X, y = make_data(24)
+    first = make(tmp_path, [Rival(tmp_path)])
+    with pytest.raises(RuntimeError, match="another fit has begun there, and this one"):
+        first.fit(X, y)
+    assert first.n_iter_ == 2
+    assert torch.load(tmp_path / "training.pt")["state"]["history"][-1]["epoch"] == 1
+    assert_same(make(tmp_path).fit(X, y), make().fit(X, y), X)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_cross_validation_says_what_to_do(tmp_path):
+    X, y = make_data(24)
+    with pytest.raises(ValueError, match=r"X was 12 clips .*, leave checkpoint=None"):
+        cross_val_score(make(tmp_path, max_epochs=1), X, y, cv=2, error_score="raise")
+
+
+def test_files_are_told_by_their_paths(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{k}.wav" for k in range(4)]
+    for path in paths:
+        soundfile.write(path, 0.1 * rng.normal(size=8000), 32000)
+    params = {"encoder": "efficientat", "encoder_params": {"width": 0.1}}
+
+    def fit(items, **more):
+        folder = tmp_path / "state"
+        return make(folder, batch_size=4, **params, **more).fit(items, LABELS)
+
+    fit(paths, max_epochs=1)
+    fit([str(path) for path in paths], max_epochs=2)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    there = [path.rename(moved / path.name) for path in paths]
+    with pytest.raises(ValueError, match=r"X was 4 files .* told by their paths"):
+        fit(there, max_epochs=3)

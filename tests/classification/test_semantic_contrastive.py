@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -304,38 +305,52 @@ def test_two_labels():
 # Texts
 
 
-def make_trained(small_clip, **params):
-    return make(text_encoder=small_clip, text_lr=0.01, **params)
+def make_trained(text_encoder, **params):
+    return make(text_encoder=text_encoder, text_lr=0.01, **params)
 
 
 @pytest.mark.parametrize("n_components", [8, 16])
-def test_text_encoder_is_trained(small_clip, n_components):
+def test_text_encoder_is_trained(small_text_encoder, n_components, tmp_path):
     X, y = make_vectors(noise=0.3)
-    params = {"n_components": n_components, "max_epochs": 10, "callbacks": [Recorder()]}
-    classifier = make_trained(small_clip, **params).fit(X, y)
+    folder = shutil.copytree(small_text_encoder, tmp_path / "model")
+    classifier = make_trained(
+        folder,
+        n_components=n_components,
+        prompt=["sound of {label}", "{label}"],
+        optimizer="AdamW",
+        max_epochs=20,
+        callbacks=[Recorder()],
+    ).fit(X, y)
     test, y_test = make_vectors(seed=1, noise=0.3)
     assert classifier.score(test, y_test) > 0.9
-    # Into a space of the texts' own length there is no projection.
+    # Into a CLIP's own space there is no projection.
     projector = classifier._module.texts.projector
-    assert isinstance(projector, nn.Linear if n_components == 16 else nn.Identity)
+    is_there = "clip" in small_text_encoder.name and n_components == 8
+    assert isinstance(projector, nn.Identity if is_there else nn.Linear)
     before = Recorder.kept["start"].texts.encoder.state_dict()
     after = classifier._module.texts.encoder.state_dict()
     assert not any(torch.equal(after[name], before[name]) for name in before)
     # It begins with the weights in the folder, of the prompt's texts.
-    first = Recorder.kept["start"].texts
-    vectors = LabelTextEmbedder(small_clip, prompt=classifier.prompt).fit_transform(
-        LABELS
-    )
+    first = Recorder.kept["start"].eval().texts
+    vectors = LabelTextEmbedder(folder, prompt=classifier.prompt).fit_transform(LABELS)
     with torch.inference_mode():
         expected = first.projector(torch.from_numpy(vectors)).numpy()
         np.testing.assert_allclose(first().numpy(), expected, rtol=1e-3, atol=1e-4)
     groups = [group["lr"] for group in Recorder.kept["groups"][0]]
     assert groups == [0.01, 0.01, 0.01]
     classifier.set_params(candidate_labels=["a cat", "dog"])
-    there = pickle.loads(pickle.dumps(classifier))
     proba = classifier.predict_proba(test)
+    joblib.dump(classifier, tmp_path / "classifier")
+    there = joblib.load(tmp_path / "classifier")
     np.testing.assert_array_equal(there.predict_proba(test), proba)
     np.testing.assert_array_equal(there.label_embeddings_, classifier.label_embeddings_)
+    # Only labels that are new need the tokenizer.
+    shutil.rmtree(folder)
+    there = joblib.load(tmp_path / "classifier").set_params(candidate_labels=None)
+    classifier.set_params(candidate_labels=None)
+    np.testing.assert_array_equal(
+        there.predict_proba(test), classifier.predict_proba(test)
+    )
 
 
 def test_text_encoder_that_is_frozen(small_clip):
@@ -356,15 +371,19 @@ def test_text_encoder_that_is_frozen(small_clip):
     assert not np.allclose(by_name.label_embeddings_[:, :8], vectors)
 
 
-def test_text_encoder_is_frozen_and_freed_on_the_way(small_clip):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_text_encoder_is_frozen_and_freed_on_the_way(small_text_encoder, dtype):
     X, y = make_vectors()
-    params = {"warm_start": True, "max_epochs": 2}
-    classifier = make_trained(small_clip, freeze_text_encoder=True, **params).fit(X, y)
+    X = X.astype(dtype)
+    params = {"warm_start": True, "max_epochs": 2, "freeze_text_encoder": True}
+    classifier = make_trained(small_text_encoder, **params).fit(X, y)
     frozen = classifier.label_embeddings_
+    state = torch.random.get_rng_state()
     classifier.set_params(freeze_text_encoder=False, callbacks=[Recorder()]).fit(X, y)
+    assert torch.equal(torch.random.get_rng_state(), state)
     # It begins with what was learnt over the texts as they were.
     with torch.inference_mode():
-        begun = Recorder.kept["start"].texts().numpy()
+        begun = Recorder.kept["start"].eval().texts().numpy()
     np.testing.assert_allclose(begun, frozen, rtol=1e-3, atol=1e-4)
     trained = classifier._module.texts.encoder.state_dict()
     trained = {name: values.clone() for name, values in trained.items()}
@@ -399,16 +418,54 @@ def test_frozen_texts_are_encoded_once_a_fit(monkeypatch):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_labels_of_200_words_are_cut_with_one_warning(small_clip, frozen):
+def test_labels_of_200_words_are_cut_with_one_warning(small_text_encoder, frozen):
     X, y = make_vectors(20)
     long = " ".join(["dog"] * 200)
     y = np.where(y == "dog", long, y)
-    classifier = make_trained(small_clip, freeze_text_encoder=frozen, max_epochs=2)
+    params = {"freeze_text_encoder": frozen, "max_epochs": 2}
+    classifier = make_trained(small_text_encoder, **params)
     with pytest.warns(UserWarning, match="is longer than the model's 30 tok") as told:
         classifier.fit(X, y)
     (warning,) = told
     assert repr(long) in str(warning.message)
     classifier.predict(X)  # without another
+
+
+def test_word_vectors_in_a_file_stay_as_they_are(tmp_path):
+    X, y = make_vectors()
+    rows = [" ".join(map(str, [label, *TEXTS[label]])) for label in LABELS]
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(["4 5", *rows]) + "\n")
+    with pytest.raises(ValueError, match=r"word vectors, .* freeze_text_encoder=True"):
+        make(text_encoder=path, prompt=None).fit(X, y)
+    classifier = make(text_encoder=path, prompt=None, freeze_text_encoder=True)
+    np.testing.assert_allclose(
+        classifier.fit(X, y).predict_proba(X), make().fit(X, y).predict_proba(X)
+    )
+    # And can't be freed.
+    proba = classifier.predict_proba(X)
+    classifier.set_params(freeze_text_encoder=False, warm_start=True)
+    with pytest.raises(ValueError, match=r"word vectors, .* freeze_text_encoder=True"):
+        classifier.fit(X, y)
+    np.testing.assert_array_equal(classifier.predict_proba(X), proba)
+
+
+def test_texts_are_trained_in_half_precision(small_text_encoder):
+    X, y = make_vectors()
+    single, half, scaled = (
+        make_trained(small_text_encoder, optimizer="AdamW", lr=0.003, amp=amp).fit(X, y)
+        for amp in (False, "bfloat16", "float16")
+    )
+    losses = [
+        [row["train_loss"] for row in each.history_] for each in (single, half, scaled)
+    ]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    # Its first steps are left out, until gradients fit.
+    assert losses[2][-1] < 0.8 * losses[2][0]
+    for each in (half, scaled):
+        weights = each._module.texts.parameters()
+        assert {weight.dtype for weight in weights} == {torch.float32}
 
 
 def test_unknown_labels_are_named():
@@ -602,7 +659,7 @@ def test_clips_whose_map_has_another_size():
     longer = make_log_mel(n_frames=20)[0]
     for similarity in SIMILARITIES:
         classifier = make(Encoder, similarity=similarity, max_epochs=1).fit(X, y)
-        told = r"shape \(16, 16, 2, 5\); this \w+ takes a map of \(n_clips, 16, 2, 3\)"
+        told = "are not 16 x 2 x 3 as those of fit are, of clips of 12 frames"
         with pytest.raises(ValueError, match=told):
             classifier.predict(longer)
 
@@ -616,16 +673,18 @@ def test_encoders_without_a_map_are_refused():
 # Training
 
 
-def test_fits_are_repeatable_and_leave_global_generators_alone(small_clip):
-    X, y = make_log_mel()
+@pytest.mark.parametrize("encoder", [Encoder, None])
+def test_fits_are_repeatable_and_leave_global_generators_alone(
+    small_text_encoder, encoder
+):
+    X, y = make_log_mel() if encoder else make_vectors()
     # The global generator is looked at to show that it is left alone.
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     torch_state = torch.random.get_rng_state()
     params = {"mixup_alpha": 0.3, "early_stopping": True, "max_epochs": 2}
+    params["text_encoder"] = small_text_encoder
     first, again, other, anyhow = (
-        make(Encoder, text_encoder=small_clip, random_state=seed, **params)
-        .fit(X, y)
-        .predict_proba(X)
+        make(encoder, random_state=seed, **params).fit(X, y).predict_proba(X)
         for seed in (0, 0, 1, None)
     )
     assert np.array_equal(first, again)

@@ -163,6 +163,35 @@ def test_first_batches_statistics_are_averaged_evenly():
     assert torch.equal(norm.running_mean, before)
 
 
+def test_restored_weights_go_on_alike_where_norms_move_slowly():
+    """Their momentum is their own again after the first batches."""
+    torch.manual_seed(0)
+    nets = []
+    batches = torch.randn(104, 4, 3)
+    for _ in range(2):
+        norm = nn.BatchNorm1d(3, momentum=0.001)
+        nets.append(ClassNet(nn.Sequential(norm, nn.Linear(3, 2))).train())
+    for batch in batches[:102]:
+        nets[0](batch)
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net in nets:
+        for batch in batches[102:]:
+            net(batch)
+    found, expected = (net.network[0].running_mean for net in nets)
+    assert torch.equal(found, expected)
+    assert nets[0].network[0].momentum == 0.001
+
+
+def test_batches_that_no_norm_saw_are_not_counted():
+    net = ClassNet(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)))
+    net.keeps_statistics = True
+    net.train()(torch.randn(4, 3))
+    net.keeps_statistics = False
+    batch = 5 + torch.randn(4, 3)
+    net.train()(batch)
+    torch.testing.assert_close(net.network[0].running_mean, batch.mean(dim=0))
+
+
 def test_published_statistics_are_not_thrown_away():
     published = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).train()
     for _ in range(200):

@@ -131,10 +131,21 @@ def test_trained_texts_are_encoded_once_a_batch():
     assert not torch.allclose(changed.text_embedding, output.text_embedding)
 
 
-def test_texts_that_are_of_the_spaces_length_are_not_projected():
+def test_many_texts_are_encoded_in_parts_where_nothing_is_learnt():
+    encoder = TextEncoder()
+    texts = TrainedTexts(encoder, torch.randint(10, (50, 3, 5)), 4)
+    whole = texts()
+    assert [len(tokens) for tokens in encoder.seen] == [150]
+    encoder.seen.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(texts(), whole)
+    assert [len(tokens) for tokens in encoder.seen] == [64, 64, 22]
+
+
+def test_texts_that_are_in_the_space_are_not_projected():
     encoder = TextEncoder()
     tokens = torch.zeros(N_CLASSES, 1, 5, dtype=torch.int64)
-    texts = TrainedTexts(encoder, tokens, encoder.n_components)
+    texts = TrainedTexts(encoder, tokens, None)
     assert torch.equal(texts(), encoder(tokens[:, 0]))
     vectors = torch.randn(N_CLASSES, 7)
     assert torch.equal(FrozenTexts(vectors, None)(), vectors)

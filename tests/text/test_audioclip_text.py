@@ -20,6 +20,7 @@ from sklabelaudio.text._audioclip_text import (
     is_torch_file,
     read_clip_tokenizer,
 )
+from sklabelaudio.text._trainable_texts import TrainableTexts
 
 MERGES = [
     "d o",
@@ -305,3 +306,14 @@ def test_files_of_torch_are_told_from_others(weights, tmp_path):
 def test_a_device_that_is_not_there_is_told(weights):
     with pytest.raises(ValueError, match="device='nowhere' can't be used here"):
         LabelTextEmbedder(weights, device="nowhere").fit()
+
+
+def test_text_side_that_is_trained_begins_with_the_files_weights(weights):
+    texts = TrainableTexts(weights)
+    assert texts.is_clip
+    labels = ["dog", "sea_waves", "the rain"]
+    tokens = torch.from_numpy(texts.tokenize(labels, None))
+    with torch.inference_mode():
+        found = texts.build().eval()(tokens[:, 0]).numpy()
+    expected = LabelTextEmbedder(weights).fit_transform(labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
