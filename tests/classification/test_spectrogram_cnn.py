@@ -211,7 +211,8 @@ def test_learns_from_clips_in_files_and_arrays(tmp_path):
     np.testing.assert_array_equal(
         from_files.predict_proba(paths), classifier.predict_proba(X.astype("f4"))
     )
-    other = make("cnn6", front_end="efficientat", sampling_rate=32000, **params)
+    params = {"max_epochs": 1, "sampling_rate": 32000}
+    other = make("cnn6", front_end="efficientat", **params)
     assert other.fit(X, y)._n_mels == 128
 
 
@@ -598,10 +599,10 @@ def test_pipelines_searches_calibration():
     model = make_pipeline(features, make(max_epochs=20, batch_size=4)).fit(X, y)
     assert model.score(X, y) == 1
     assert cross_val_score(model, X, y, cv=2).mean() > 0.6
-    grid = {
-        "spectrogramcnnclassifier__loss": ["focal", "cross_entropy"],
-        "spectrogramcnnclassifier__architecture_params": [SMALL, {"width": 0.1}],
-    }
+    grid = [
+        {"spectrogramcnnclassifier__loss": ["focal"]},
+        {"spectrogramcnnclassifier__architecture_params": [{"width": 0.1}]},
+    ]
     search = GridSearchCV(model, grid, cv=2).fit(X, y)
     assert search.best_score_ > 0.6
     classifier = model[-1].set_params(max_epochs=3)
