@@ -18,6 +18,7 @@ from .classification import (
     PromptZeroShotClassifier,
     SemanticContrastiveClassifier,
     SPATagger,
+    SpectrogramCNNClassifier,
     TaggerZeroShotClassifier,
 )
 from .datasets import (
@@ -99,6 +100,7 @@ __all__ = [
     "SP4SCEmbedder",
     "SPATagger",
     "SemanticContrastiveClassifier",
+    "SpectrogramCNNClassifier",
     "TaggerZeroShotClassifier",
     "TaggingDisplay",
     "TemporalPooling",

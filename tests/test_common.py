@@ -35,6 +35,7 @@ from sklabelaudio import (
     SemanticContrastiveClassifier,
     SP4SCEmbedder,
     SPATagger,
+    SpectrogramCNNClassifier,
     TaggerZeroShotClassifier,
     TemporalPooling,
     VGGishEmbedder,
@@ -83,6 +84,13 @@ ESTIMATORS = [
     SemanticContrastiveClassifier(
         None, similarity="linear", text_encoder=VECTORS, random_state=0, device="cpu"
     ),
+    SpectrogramCNNClassifier(
+        architecture_params={"width": 0.1},
+        sampling_rate=32000,
+        max_epochs=2,
+        random_state=0,
+        device="cpu",
+    ),
 ]
 
 # Transformers are small here, or they would take minutes in all.
@@ -122,6 +130,17 @@ class LabelHash(BaseEstimator):
         hashes = [hashlib.sha256(repr(label).encode()).digest() for label in X]
         rngs = [np.random.default_rng(list(number)) for number in hashes]
         return np.stack([rng.normal(size=self.n_components) for rng in rngs])
+
+
+class Perceptron(torch.nn.Sequential):
+    """A network of vectors."""
+
+    def __init__(self, n_classes, n_mels):
+        super().__init__(
+            torch.nn.Linear(n_mels, 32),
+            torch.nn.ReLU(),
+            torch.nn.Linear(32, n_classes),
+        )
 
 
 # scikit-learn's checks have tables of any width, and numbers for labels. Classifiers
@@ -173,6 +192,7 @@ OF_ANY_WIDTH = [
         batch_size=100,
         random_state=0,
     ),
+    SpectrogramCNNClassifier(Perceptron, lr=0.02, batch_size=500, random_state=0),
 ]
 
 
@@ -220,9 +240,11 @@ def takes_numbers(estimator):
         PromptZeroShotClassifier,
         SemanticContrastiveClassifier,
         SPATagger,
+        SpectrogramCNNClassifier,
         TaggerZeroShotClassifier,
     )
-    if isinstance(estimator, named):  # whose labels' vectors set names or the width
+    # Their labels' vectors set names or the width, or they hear rows as clips.
+    if isinstance(estimator, named):
         return False
     # The others differ from these by networks that take minutes.
     small = (EfficientATEmbedder, SP4SCEmbedder, YAMNetEmbedder)

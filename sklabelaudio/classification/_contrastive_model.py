@@ -9,7 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..text import LabelTextEmbedder
 from ._batches import encode_clips
-from ._encoder_training import EncoderTraining, pack_state
+from ._class_training import ClassTraining
+from ._encoder_training import pack_state
 from ._proximity_scores import cosines
 from ._training import own_generators
 from ._training_set import ArraySet
@@ -21,7 +22,7 @@ _OF_ENCODER = "encoder."
 _FIRST_SCALE = 1 / 0.07
 
 
-class ContrastiveModel(EncoderTraining):
+class ContrastiveModel(ClassTraining):
     """What `SemanticContrastiveClassifier` has learnt, and how it names sounds by it.
 
     It reads the estimator's parameters. `_plan` tells how the encoder is made, `_side`

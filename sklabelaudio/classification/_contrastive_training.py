@@ -2,30 +2,15 @@
 
 import os
 
-import numpy as np
 from sklearn.utils import check_consistent_length
 
-from ._augmented_sets import augment_set
+from ._class_training import sort_classes
 from ._contrastive_model import ContrastiveModel
 from ._encoder_training import check_weights
-from ._net_callbacks import list_kept, make_decay, make_gradient_scaler, make_saver
 from ._targets import read_targets
 from ._text_sides import TrainedSide, make_text_side
-from ._training import (
-    Augmentation,
-    DivergedError,
-    draw_seed,
-    make_net,
-    make_watch,
-    own_generators,
-    summarise,
-)
-from ._training_state import (
-    TrainingFolder,
-    describe_clips,
-    describe_params,
-    digest,
-)
+from ._training import Augmentation, draw_seed, make_net, own_generators
+from ._training_state import digest
 
 # Of an encoder that begins with trained weights.
 _PRETRAINED_LR = 8e-5
@@ -53,20 +38,6 @@ _MADE_WITH = (
     "similarity",
     "logit_scale",
 )
-# Parameters that change nothing of what is learnt, or are looked at otherwise.
-_NOT_LEARNT_FROM = {
-    "callbacks",
-    "candidate_labels",
-    "checkpoint",
-    "device",
-    "max_epochs",
-    "n_jobs",
-    "random_state",
-    "text_encoder",
-    "verbose",
-    "warm_start",
-    "weights",
-}
 
 
 class Packing:
@@ -104,15 +75,17 @@ class Packing:
 class ContrastiveTraining(ContrastiveModel):
     """The training of `SemanticContrastiveClassifier`, whose parameters it reads."""
 
+    _NOT_LEARNT_FROM = ContrastiveModel._NOT_LEARNT_FROM | {
+        "candidate_labels",
+        "text_encoder",
+    }
+
     def _fit(self, X, y, sample_weight, *, go_on, in_part=False, classes=None):
         from ..nn._device import choose_device
         from ..nn._feature_maps import FeatureSizeError
 
         device = choose_device(self.device)
-        if classes is not None:
-            if np.ndim(classes) != 1:
-                raise TypeError(f"classes={classes!r} is no list of labels: pass one")
-            classes = np.unique(classes)
+        classes = sort_classes(classes)
         if go_on:
             self._check_made_with(classes)
         self._check_params()
@@ -138,72 +111,26 @@ class ContrastiveTraining(ContrastiveModel):
             self._side, self._plan, self._dtype = side, plan, source.dtype
             self._made_with = {name: getattr(self, name) for name in _MADE_WITH}
             self._seed = draw_seed(self.random_state)
-        folder = state = None
-        if self.checkpoint is not None and not (go_on or in_part):
-            folder = self._open_folder(source, targets, sample_weight, device)
-            state = folder.read()
-        if state is not None:
-            self._seed = int(state["seed"])
-            self.history_ = summarise(state["history"])
-            self._check_epochs()
         self._is_frozen = self.freeze_encoder and (not go_on or self._is_frozen)
-        seeds = np.random.SeedSequence(self._seed).generate_state(3).tolist()
-        net = self._take_net(source, kept, device, seeds[0])
-        training, validation, _ = self._make_loaders(
-            augment_set(source, self.augmentations),
-            targets,
-            sample_weight,
-            kept,
-            device,
-            seeds[1:],
-            watched=watched,
-        )
-        n_epochs = 1
-        if not in_part:
-            n_done = 0 if state is None else len(self.history_)
-            finished = state is not None and state["finished"]
-            n_epochs = 0 if finished else self.max_epochs - n_done
-        watch, callbacks = self._make_callbacks(
-            net, training, folder, state, in_part=in_part, watched=watched
-        )
-        if folder is not None and n_epochs:
-            folder.claim()
         try:
-            self._run(
-                net,
-                training,
-                validation,
-                max_epochs=n_epochs,
-                # Vectors train without what draws from torch's global generators.
-                device=None if plan is None and not self._draws_texts() else device,
-                watch=watch,
-                callbacks=callbacks,
-                keep_net=in_part or self.warm_start,
+            self._learn(
+                source,
+                targets,
+                sample_weight,
+                kept,
+                device,
                 go_on=go_on,
+                in_part=in_part,
+                watched=watched,
             )
-        except KeyboardInterrupt as stop:
-            if not hasattr(self, "n_iter_"):
-                raise
-            raise KeyboardInterrupt(
-                f"stopped by the user: the classifier keeps what it has learnt, after "
-                f"n_iter_={self.n_iter_} whole epochs, and a fit with warm_start=True "
-                "goes on"
-            ) from stop
         except FeatureSizeError as error:
             raise self._explain_size(source) from error
-        except DivergedError as error:
-            if self.amp != "float16":
-                raise
-            raise DivergedError(
-                f"{error}; amp='float16' may have overflowed, which 'bfloat16' does not"
-            ) from error
-        finally:
-            if folder is not None:
-                folder.release()
         return self
 
-    def _draws_texts(self):
-        return self._side is not None and self._side.is_trained
+    def _draws(self):
+        # Vectors alone train without.
+        has_texts = self._side is not None and self._side.is_trained
+        return self._plan is not None or has_texts
 
     def _check_params(self):
         if self.encoder is None and self.similarity != "linear":
@@ -249,12 +176,6 @@ class ContrastiveTraining(ContrastiveModel):
                 f"augmentations={self.augmentations!r} with encoder=None: X holds "
                 "vectors, of which there is no waveform or log-mel to change"
             )
-
-    def _forget(self):
-        """Drop what a former fit has left."""
-        vars(self).pop("n_iter_", None)
-        self.history_ = []
-        self._net = self._module = self._state_bytes = None
 
     def _make_augment(self, *, training):
         if not training:
@@ -339,61 +260,8 @@ class ContrastiveTraining(ContrastiveModel):
         if side.is_trained:
             module.texts.frozen = self.freeze_text_encoder
 
-    def _make_callbacks(self, net, training, folder, state, *, in_part, watched):
-        """Return the callbacks that watch the training, and the others."""
-        from skorch.callbacks import GradientNormClipping
-
-        scaler = make_gradient_scaler() if self.amp == "float16" else None
-        callbacks = [] if scaler is None else [scaler]
-        if self.gradient_clip is not None:
-            callbacks.append(GradientNormClipping(self.gradient_clip))
-        if folder is not None:
-            saver = make_saver(
-                lambda held: folder.save({**held, "seed": str(self._seed)}),
-                n_epochs=self.max_epochs,
-                scaler=scaler,
-                restored=state,
-            )
-            if state is not None:
-                net.initialize()
-                saver.restore(net)
-            callbacks.append(saver)
-        steady = in_part and self.lr_decay is not None
-        callbacks.append(make_decay(1.0 if steady else self.lr_decay, training))
-        watch = make_watch("accuracy", None, self.patience) if watched else []
-        return [*callbacks, *watch], self.callbacks
-
-    def _open_folder(self, source, targets, sample_weight, device):
-        params = self.get_params(deep=False)
-        learnt_from = {n: params[n] for n in params if n not in _NOT_LEARNT_FROM}
-        configuration = describe_params(learnt_from)
-        weights = None if self._plan is None else self._plan.checkpoint.sha256
-        configuration["weights"] = str(weights)
-        configuration["text_encoder"] = "None"
+    def _describe_more(self):
+        texts = "None"
         if self._side is not None:
-            beginning = self._side.list_beginning()
-            configuration["text_encoder"] = digest(self._texts_read, *beginning)
-        if self.random_state is not None:
-            configuration["random_state"] = str(self._seed)
-        callbacks = [
-            {type(item).__name__: _list_params(item)}
-            for item in list_kept(self.callbacks or ())
-        ]
-        configuration |= describe_params({"callbacks": callbacks})
-        configuration |= describe_clips(source, targets, sample_weight)
-        return TrainingFolder(self.checkpoint, configuration, device)
-
-    def _check_epochs(self):
-        if len(self.history_) > self.max_epochs:
-            raise ValueError(
-                f"max_epochs={self.max_epochs}, and the training in "
-                f"checkpoint={self.checkpoint!r} has {len(self.history_)} behind it: "
-                "set at least as many, or name another folder"
-            )
-
-
-def _list_params(callback):
-    """Return what a callback was made with, and not what it has learnt."""
-    return {
-        name: value for name, value in vars(callback).items() if not name.endswith("_")
-    }
+            texts = digest(self._texts_read, *self._side.list_beginning())
+        return {"text_encoder": texts}

@@ -37,7 +37,7 @@ class EncoderTraining:
     def _check_clips(self, X, plan, *, reset, training):
         """Return X as a set of clips."""
         if plan is None:
-            if _holds_clips(X):
+            if holds_clips(X):
                 raise ValueError(
                     "X holds clips or log-mel, and with encoder=None "
                     f"{type(self).__name__} takes vectors: name an encoder, such as "
@@ -113,11 +113,16 @@ class EncoderTraining:
                     f"{name}={value!r}, and in the fit that this one goes on from it "
                     f"was {former!r}: set it back, or fit anew with warm_start=False"
                 )
-        if classes is not None and list(classes) != self.seen_classes_.tolist():
+        known = self._get_known_classes().tolist()
+        if classes is not None and list(classes) != known:
             raise ValueError(
-                f"classes={classes!r} are not those of the first call, "
-                f"{self.seen_classes_.tolist()}: leave classes out, or fit anew"
+                f"classes={classes!r} are not those of the first call, {known}: leave "
+                "classes out, or fit anew"
             )
+
+    def _get_known_classes(self):
+        """Return the labels of `fit`."""
+        return self.seen_classes_
 
     def _make_loaders(
         self, source, targets, sample_weight, kept, device, seeds, *, watched
@@ -276,7 +281,7 @@ def _is_same(value, former):
         return True
 
 
-def _holds_clips(X):
+def holds_clips(X):
     """Tell whether X is what estimators with an encoder take, and no others."""
     n_dims = getattr(X, "ndim", 1)
     if n_dims != 1 or not (isinstance(X, (list, tuple)) or hasattr(X, "dtype")):

@@ -18,7 +18,7 @@ from ..feature_extraction._front_ends import get_front_end
 
 
 @dataclass(frozen=True)
-class _Known:
+class KnownEncoder:
     """A network of `nn`, and the front end that belongs to its weights."""
 
     module: str
@@ -30,22 +30,22 @@ class _Known:
 _OVER_TIME = "cnn14_decision_level_max"
 # By the names of the published checkpoints too.
 _PANNS = {
-    "cnn6": _Known("Cnn6", "panns_32k"),
-    "cnn10": _Known("Cnn10", "panns_32k"),
-    "cnn14": _Known("Cnn14", "panns_32k"),
-    "cnn14_16k": _Known("Cnn14", "panns_16k"),
-    _OVER_TIME: _Known("Cnn14", "panns_32k", {"decision_level": "max"}),
-    "resnet38": _Known("ResNet38", "panns_32k"),
-    "wavegram_logmel_cnn14": _Known("WavegramLogmelCnn14", "panns_wavegram"),
+    "cnn6": KnownEncoder("Cnn6", "panns_32k"),
+    "cnn10": KnownEncoder("Cnn10", "panns_32k"),
+    "cnn14": KnownEncoder("Cnn14", "panns_32k"),
+    "cnn14_16k": KnownEncoder("Cnn14", "panns_16k"),
+    _OVER_TIME: KnownEncoder("Cnn14", "panns_32k", {"decision_level": "max"}),
+    "resnet38": KnownEncoder("ResNet38", "panns_32k"),
+    "wavegram_logmel_cnn14": KnownEncoder("WavegramLogmelCnn14", "panns_wavegram"),
 }
 _ENCODERS = {
-    "ast": _Known("AST", "ast"),
-    "efficientat": _Known("EfficientAT", "efficientat"),
-    "htsat": _Known("HTSAT", "htsat"),
+    "ast": KnownEncoder("AST", "ast"),
+    "efficientat": KnownEncoder("EfficientAT", "efficientat"),
+    "htsat": KnownEncoder("HTSAT", "htsat"),
     "panns": _PANNS["cnn14"],
-    "passt": _Known("PaSST", "passt"),
-    "psla": _Known("PSLA", "psla"),
-    "sp4sc": _Known("SP4SC", "sp4sc"),
+    "passt": KnownEncoder("PaSST", "passt"),
+    "psla": KnownEncoder("PSLA", "psla"),
+    "sp4sc": KnownEncoder("SP4SC", "sp4sc"),
     **_PANNS,
 }
 ENCODER_NAMES = tuple(sorted(_ENCODERS))
@@ -136,7 +136,16 @@ class EncoderPlan:
         )
 
 
-def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout=None):
+def plan_encoder(
+    encoder,
+    *,
+    weights=None,
+    params=None,
+    front_end=None,
+    patchout=None,
+    known=None,
+    called="encoder",
+):
     """Tell how to make an encoder from an estimator's parameters.
 
     Parameters
@@ -152,6 +161,10 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
         Name of the front end, for a class.
     patchout : (int, int) or None, default=None
         Rows and columns of patches that are left out in training.
+    known : KnownEncoder, default=None
+        What the name stands for; ``None`` looks it up.
+    called : str, default="encoder"
+        Name of the estimator's parameter, for messages.
 
     Returns
     -------
@@ -171,28 +184,28 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
     """
     params = dict(params or {})
     if not isinstance(encoder, str):
-        _check_class(encoder)
+        _check_class(encoder, called)
         if patchout is not None:
             raise ValueError(
                 f"patchout={patchout!r}: {encoder.__name__} is a class of your own; "
-                "give it what it leaves out by encoder_params"
+                f"give it what it leaves out by {called}_params"
             )
         if front_end is not None:
             get_front_end(front_end)
-        checkpoint = _find_file(weights, encoder)
+        checkpoint = _find_file(weights, encoder, called)
         return EncoderPlan(encoder, params, front_end, checkpoint)
     if front_end is not None:
         raise ValueError(
-            f"front_end={front_end!r} with encoder={encoder!r}, which has a front end "
+            f"front_end={front_end!r} with {called}={encoder!r}, which has a front end "
             "of its own: leave it out"
         )
-    known, sizes = _look_up(encoder), {}
+    known, sizes = known or _look_up(encoder), {}
     if patchout is not None:
         params |= _patchout_params(encoder, patchout)
     # Last, for it may be fetched.
-    checkpoint = _find_weights(weights, encoder)
+    checkpoint = _find_weights(weights, encoder, called)
     if checkpoint.path is not None:
-        known, sizes = _read_sizes(encoder, known, checkpoint)
+        known, sizes = _read_sizes(encoder, known, checkpoint, called)
     from .. import nn
 
     cls = getattr(nn, known.module)
@@ -200,16 +213,16 @@ def plan_encoder(encoder, *, weights=None, params=None, front_end=None, patchout
     return EncoderPlan(cls, params, known.front_end, checkpoint)
 
 
-def _find_weights(weights, encoder):
+def _find_weights(weights, encoder, called):
     """Find the weights of an encoder that has a name."""
     family = "panns" if encoder in _PANNS else encoder
     if weights is not None and encoder in _PANNS and weights in _PANNS:
         # Before they are fetched for nothing.
-        _check_architecture(encoder, weights, f"weights={weights!r}")
+        _check_architecture(encoder, weights, f"weights={weights!r}", called)
     return resolve_weights(weights, family, progressbar=True)
 
 
-def _find_file(weights, encoder):
+def _find_file(weights, encoder, called):
     """Find the weights of a class, which has no checkpoints by name."""
     if weights is None:
         return ResolvedCheckpoint(encoder.__name__)
@@ -217,9 +230,9 @@ def _find_file(weights, encoder):
     if not os.path.isfile(path):
         name = os.fspath(weights)
         published = next((r for r in list_checkpoints() if r.name == name), None)
-        hint = f", or encoder={published.encoder!r}" if published else ""
+        hint = f", or {called}={published.encoder!r}" if published else ""
         raise ValueError(
-            f"weights={name!r} is no file: with a class as encoder pass the path of a "
+            f"weights={name!r} is no file: with a class as {called} pass the path of a "
             f"file of its weights{hint}, or None to train from scratch"
         )
     record = recognise_file(path)
@@ -235,22 +248,22 @@ def _look_up(name):
     raise ValueError(f"encoder={name!r} is none of {names}.{hint}")
 
 
-def _check_class(encoder):
+def _check_class(encoder, called):
     from torch import nn
 
     if isinstance(encoder, nn.Module):
         raise TypeError(
-            f"encoder is a {type(encoder).__name__} that is made already, which a fit "
-            "would change: pass the class, and its parameters as encoder_params"
+            f"{called} is a {type(encoder).__name__} that is made already, which a fit "
+            f"would change: pass the class, and its parameters as {called}_params"
         )
     if not (isinstance(encoder, type) and issubclass(encoder, nn.Module)):
         raise TypeError(
-            f"encoder={encoder!r} is neither the name of an encoder nor a class of "
+            f"{called}={encoder!r} is neither the name of an encoder nor a class of "
             "torch.nn.Module"
         )
 
 
-def _read_sizes(encoder, known, checkpoint):
+def _read_sizes(encoder, known, checkpoint, called):
     """Return the network that a file of weights is of, and its sizes."""
     from .. import nn
     from ..nn._checkpoint import read_checkpoint
@@ -260,7 +273,7 @@ def _read_sizes(encoder, known, checkpoint):
         if encoder == "ast":
             return known, size_ast(state, read_ast_record(checkpoint.path))
         if encoder == "panns" or encoder in _PANNS:
-            known = _choose_pann(encoder, checkpoint.record, state)
+            known = _choose_pann(encoder, checkpoint.record, state, called)
         cls = getattr(nn, known.module)
         if hasattr(cls, "width_of"):
             return known, {"width": cls.width_of(state), **_count_classes(state)}
@@ -276,7 +289,7 @@ def _count_classes(state):
     return {"n_classes": len(state["classifier.5.bias"])}
 
 
-def _choose_pann(encoder, record, state):
+def _choose_pann(encoder, record, state, called):
     """Return the one of the PANNs that weights are of."""
     from ..nn._panns_files import tell_architecture
 
@@ -285,20 +298,21 @@ def _choose_pann(encoder, record, state):
     if told is None and encoder == "panns":
         raise ValueError(
             "it is a Cnn14 without the constants of the authors' front end, which "
-            "would tell its sampling rate: pass encoder='cnn14' or 'cnn14_16k'"
+            f"would tell its sampling rate: pass {called}='cnn14' or 'cnn14_16k'"
         )
     if record is None and (told, encoder) == ("cnn14", _OVER_TIME):
         told = encoder
     if told is not None:
-        _check_architecture(encoder, told, "it")
+        _check_architecture(encoder, told, "it", called)
     return _PANNS[told or encoder]
 
 
-def _check_architecture(encoder, told, weights):
+def _check_architecture(encoder, told, weights, called):
     if encoder not in ("panns", told):
+        told_by = ", or 'panns' to have it told by the weights"
         raise ValueError(
-            f"{weights} is of the network {told!r}, not of encoder={encoder!r}: pass "
-            f"encoder={told!r}, or 'panns' to have it told by the weights"
+            f"{weights} is of the network {told!r}, not of {called}={encoder!r}: pass "
+            f"{called}={told!r}{told_by if called == 'encoder' else ''}"
         )
 
 

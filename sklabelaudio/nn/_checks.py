@@ -1,4 +1,4 @@
-"""Checks that many encoders make: of the log-mel they are given, and of weights."""
+"""Checks that many encoders make: of the log-mel given, of weights and of sizes."""
 
 
 def check_log_mel(model, log_mel, n_mels, *, shortest=1, longest=None, window=None):
@@ -85,3 +85,32 @@ def get_weight(state, name, model_name, *, n_axes=None):
     else:
         return state[name]
     raise ValueError(f"{problem}, so these are not the weights of {model_name}")
+
+
+def scale_channels(channels, width):
+    """Return the channels of a network that is wider or narrower.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Channels of the published size.
+    width : float
+        What they are multiplied by.
+
+    Returns
+    -------
+    tuple of int
+        The products, rounded.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no channel.
+    """
+    scaled = tuple(round(n_channels * width) for n_channels in channels)
+    if min(scaled) < 1:
+        raise ValueError(
+            f"width={width:g} leaves {min(scaled)} of {min(channels)} channels: pass a "
+            "greater one"
+        )
+    return scaled

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ._feature_maps import take_features
+from ._gradient_scale import scale_gradient
 
 _EPSILON = 1e-8
 # Texts that are encoded at a time where nothing is learnt by it.
@@ -284,22 +285,7 @@ class ContrastiveNetLoss(nn.Module):
             )
             if weights is not None:
                 loss = loss * weights.mean()
-        if self.gradient_scale != 1.0:
-            loss = _ScaledGradient.apply(loss, self.gradient_scale)
-        return loss
-
-
-class _ScaledGradient(torch.autograd.Function):
-    """The identity, behind which gradients are larger, for half precision's sake."""
-
-    @staticmethod
-    def forward(ctx, loss, scale):
-        ctx.scale = scale
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.scale, None
+        return scale_gradient(loss, self.gradient_scale)
 
 
 def cosines(embeddings, texts):

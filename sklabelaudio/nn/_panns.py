@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._checks import scale_channels
 from ._output import EncoderOutput
 from ._panns_common import PANN, ConvBlock
 
@@ -16,12 +17,13 @@ class _Cnn(PANN):
     _n_blocks = 4
     _n_poolings = 4
 
-    def __init__(self, n_classes, n_mels, channels, dropout, head_dropout):
+    def __init__(self, n_classes, n_mels, channels, width, dropout, head_dropout):
         if len(channels) != self._n_blocks:
             raise ValueError(
                 f"channels={channels!r}: {type(self).__name__} has {self._n_blocks} "
                 "blocks; pass the channels of each"
             )
+        channels = scale_channels(channels, width)
         super().__init__(n_classes, n_mels, channels[-1], head_dropout)
         n_in = 1
         for i, n_out in enumerate(channels, start=1):
@@ -79,6 +81,9 @@ class Cnn6(_Cnn):
         Number of mel bands, at least 16.
     channels : sequence of 4 int, default=(64, 128, 256, 512)
         Channels of the convolutions.
+    width : float, default=1.0
+        What the channels are multiplied by, such as 0.5 for a network of about a
+        quarter of the parameters.
     dropout, head_dropout : float, default=0.2 and 0.5
         Probabilities of dropout behind every block and before the head, in training.
 
@@ -94,7 +99,7 @@ class Cnn6(_Cnn):
     Raises
     ------
     ValueError
-        If `channels` are not four, or `n_mels` are too few.
+        If `channels` are not four, `width` leaves none, or `n_mels` are too few.
 
     See Also
     --------
@@ -132,10 +137,11 @@ class Cnn6(_Cnn):
         *,
         n_mels=64,
         channels=(64, 128, 256, 512),
+        width=1.0,
         dropout=0.2,
         head_dropout=0.5,
     ):
-        super().__init__(n_classes, n_mels, channels, dropout, head_dropout)
+        super().__init__(n_classes, n_mels, channels, width, dropout, head_dropout)
 
 
 class Cnn10(_Cnn):
@@ -149,6 +155,9 @@ class Cnn10(_Cnn):
         Number of mel bands, at least 16.
     channels : sequence of 4 int, default=(64, 128, 256, 512)
         Channels of the blocks.
+    width : float, default=1.0
+        What the channels are multiplied by, such as 0.5 for a network of about a
+        quarter of the parameters.
     dropout, head_dropout : float, default=0.2 and 0.5
         Probabilities of dropout behind every block and before the head, in training.
 
@@ -164,7 +173,7 @@ class Cnn10(_Cnn):
     Raises
     ------
     ValueError
-        If `channels` are not four, or `n_mels` are too few.
+        If `channels` are not four, `width` leaves none, or `n_mels` are too few.
 
     See Also
     --------
@@ -200,10 +209,11 @@ class Cnn10(_Cnn):
         *,
         n_mels=64,
         channels=(64, 128, 256, 512),
+        width=1.0,
         dropout=0.2,
         head_dropout=0.5,
     ):
-        super().__init__(n_classes, n_mels, channels, dropout, head_dropout)
+        super().__init__(n_classes, n_mels, channels, width, dropout, head_dropout)
 
 
 class Cnn14(_Cnn):
@@ -220,6 +230,9 @@ class Cnn14(_Cnn):
         Number of mel bands, at least 32.
     channels : sequence of 6 int, default=(64, 128, 256, 512, 1024, 2048)
         Channels of the blocks.
+    width : float, default=1.0
+        What the channels are multiplied by, such as 0.5 for a network of about a
+        quarter of the parameters.
     decision_level : "max" or None, default=None
         Where the steps of a clip become one: with ``None`` the classifier reads their
         maximum plus their mean; with ``"max"`` it reads every step, and a clip's
@@ -243,8 +256,8 @@ class Cnn14(_Cnn):
     Raises
     ------
     ValueError
-        If `channels` are not six, `n_mels` are too few, or there is no such
-        `decision_level`.
+        If `channels` are not six, `width` leaves none, `n_mels` are too few, or there
+        is no such `decision_level`.
 
     Notes
     -----
@@ -285,6 +298,7 @@ class Cnn14(_Cnn):
         *,
         n_mels=64,
         channels=(64, 128, 256, 512, 1024, 2048),
+        width=1.0,
         decision_level=None,
         dropout=0.2,
         head_dropout=0.5,
@@ -293,7 +307,7 @@ class Cnn14(_Cnn):
             raise ValueError(
                 f"decision_level={decision_level!r} is neither None nor 'max'"
             )
-        super().__init__(n_classes, n_mels, channels, dropout, head_dropout)
+        super().__init__(n_classes, n_mels, channels, width, dropout, head_dropout)
         self.decision_level = decision_level
         if decision_level is not None:
             self.framewise_stride = 1

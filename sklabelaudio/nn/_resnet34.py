@@ -26,6 +26,8 @@ class ResNet34(nn.Module):
         Channels of the image, all of which are the log-mel; 3 in ImageNet's weights.
     width : int, default=64
         Channels of the first layers; the last have 8 times as many.
+    dropout : float, default=0.0
+        Probability of dropout before the last layer, in training.
 
     Attributes
     ----------
@@ -82,7 +84,7 @@ class ResNet34(nn.Module):
     frame_stride = 32
     step_offset = 0
 
-    def __init__(self, n_classes=10, n_channels=1, width=64):
+    def __init__(self, n_classes=10, n_channels=1, width=64, dropout=0.0):
         for name, value in (("n_channels", n_channels), ("width", width)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
@@ -101,6 +103,7 @@ class ResNet34(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             n_in = n_out
         self.n_components = n_in
+        self.dropout = nn.Dropout(dropout)
         self.replace_classifier(n_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -157,7 +160,8 @@ class ResNet34(nn.Module):
         """
         image = self.forward_features(log_mel)
         embedding = image.mean((2, 3))
-        return EncoderOutput(embedding, self.fc(embedding), frames=image.mean(dim=2).mT)
+        logits = self.fc(self.dropout(embedding))
+        return EncoderOutput(embedding, logits, frames=image.mean(dim=2).mT)
 
     def forward_features(self, log_mel):
         """Compute the last map, of which the embedding is the mean.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._checks import check_log_mel, get_weight
+from ._checks import check_log_mel, get_weight, scale_channels
 from ._fold import fold_batch_norm
 from ._output import EncoderOutput
 
@@ -33,6 +33,8 @@ class SP4SC(nn.Module):
         Number of mel bands, at least 16.
     channels : sequence of 4 int, default=(64, 128, 128, 128)
         Channels of the blocks.
+    width : float, default=1.0
+        What the channels are multiplied by.
     dropout : float, default=0.2
         Probability of dropout before each of the two last layers, in training.
     merged : bool, default=False
@@ -53,8 +55,8 @@ class SP4SC(nn.Module):
     Raises
     ------
     ValueError
-        If `channels` are not four, `n_classes` is not positive, or there are too few
-        mel bands for the poolings.
+        If `channels` are not four, `width` leaves none, `n_classes` is not positive,
+        or there are too few mel bands for the poolings.
 
     Notes
     -----
@@ -94,6 +96,7 @@ class SP4SC(nn.Module):
         *,
         n_mels=256,
         channels=(64, 128, 128, 128),
+        width=1.0,
         dropout=0.2,
         merged=False,
     ):
@@ -109,6 +112,7 @@ class SP4SC(nn.Module):
                 f"n_mels={n_mels} is too few for {_N_BLOCKS} poolings: pass at least "
                 f"{_POOLED}"
             )
+        channels = scale_channels(channels, width)
         super().__init__()
         self.bn0 = _Scale(n_mels) if merged else nn.BatchNorm1d(n_mels)
         for i, (n_in, n_out) in enumerate(

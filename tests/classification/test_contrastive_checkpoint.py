@@ -15,6 +15,7 @@ from torch import nn
 from sklabelaudio.audio import RandomShift
 from sklabelaudio.classification import (
     SemanticContrastiveClassifier,
+    SpectrogramCNNClassifier,
     _contrastive_training,
 )
 from sklabelaudio.classification._training_state import (
@@ -40,6 +41,17 @@ class Encoder(nn.Module):
 
     def forward(self, log_mel):
         return self.layers(log_mel.mT.unsqueeze(1))
+
+
+class Scores(Encoder):
+    """It with scores of classes."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.head = nn.Linear(8, n_classes)
+
+    def forward(self, log_mel):
+        return self.head(super().forward(log_mel).mean(dim=(2, 3)))
 
 
 class Killed(BaseException):
@@ -92,9 +104,22 @@ def make(checkpoint=None, callbacks=(), **params):
     return SemanticContrastiveClassifier(**{**settings, **params})
 
 
+def make_cnn(checkpoint=None, callbacks=(), **params):
+    settings = make(checkpoint, callbacks, **params).get_params(deep=False)
+    names = SpectrogramCNNClassifier().get_params()
+    shared = {name: settings[name] for name in settings if name in names}
+    return SpectrogramCNNClassifier(Scores, **shared)
+
+
+both = pytest.mark.parametrize("make", [make, make_cnn], ids=["contrastive", "cnn"])
+
+
 def assert_same(found, expected, X):
     np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
-    np.testing.assert_array_equal(found.label_embeddings_, expected.label_embeddings_)
+    if hasattr(expected, "label_embeddings_"):
+        np.testing.assert_array_equal(
+            found.label_embeddings_, expected.label_embeddings_
+        )
     kept = [
         [{k: v for k, v in row.items() if k != "dur"} for row in each.history_]
         for each in (found, expected)
@@ -191,7 +216,8 @@ make({str(tmp_path)!r}, [Suicide(3)]).fit(*make_data())
     assert Counter.n_epochs == 3
 
 
-def test_what_is_finished_is_read_back(tmp_path):
+@both
+def test_what_is_finished_is_read_back(make, tmp_path):
     X, y = make_data()
     for params in ({}, {"early_stopping": True, "patience": 1, "max_epochs": 30}):
         folder = tmp_path / str(len(params))
@@ -315,6 +341,7 @@ def _schedule(policy, **params):
     return [LRScheduler(getattr(torch.optim.lr_scheduler, policy), **params)]
 
 
+@both
 @pytest.mark.parametrize(
     "callbacks",
     [
@@ -332,7 +359,7 @@ def _schedule(policy, **params):
     ],
     ids=["step", "cyclic", "one cycle", "plateau", "stop"],
 )
-def test_schedules_and_stops_of_callbacks_go_on(callbacks, tmp_path):
+def test_schedules_and_stops_of_callbacks_go_on(callbacks, make, tmp_path):
     X, y = make_data(24)
     params = {"lr_decay": None, "batch_size": 6}
     unbroken = make(callbacks=callbacks, **params).fit(X, y)
@@ -347,7 +374,8 @@ def test_schedules_and_stops_of_callbacks_go_on(callbacks, tmp_path):
     assert_same(again, unbroken, X)
 
 
-def test_another_schedule_is_named(tmp_path):
+@both
+def test_another_schedule_is_named(make, tmp_path):
     X, y = make_data(24)
     params = {"lr_decay": None, "max_epochs": 1}
     make(tmp_path, _schedule("StepLR", step_size=1), **params).fit(X, y)
@@ -356,8 +384,9 @@ def test_another_schedule_is_named(tmp_path):
             make(tmp_path, callbacks, **params).fit(X, y)
 
 
+@both
 def test_folders_that_can_not_be_written_are_told_before_training(
-    tmp_path, monkeypatch
+    make, tmp_path, monkeypatch
 ):
     X, y = make_data(8)
     (tmp_path / "file").write_text("")
@@ -369,6 +398,29 @@ def test_folders_that_can_not_be_written_are_told_before_training(
     # What is finished is only read.
     monkeypatch.setattr(TrainingFolder, "claim", None)
     make(tmp_path / "kept", max_epochs=1).fit(X, y)
+
+
+class Rival(Callback):
+    """Begins in the folder while another training goes on there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 2:
+            TrainingFolder(self.folder, {}, torch.device("cpu")).claim()
+
+
+@both
+def test_of_two_fits_in_a_folder_the_first_stops(make, tmp_path):
+    X, y = make_data(24)
+    first = make(tmp_path, [Rival(tmp_path)])
+    with pytest.raises(RuntimeError, match="another fit has begun there, and this one"):
+        first.fit(X, y)
+    assert first.n_iter_ == 2
+    assert torch.load(tmp_path / "training.pt")["state"]["history"][-1]["epoch"] == 1
+    assert_same(make(tmp_path).fit(X, y), make().fit(X, y), X)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
 def test_cross_validation_says_what_to_do(tmp_path):
