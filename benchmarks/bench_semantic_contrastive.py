@@ -3,8 +3,7 @@
 Without ``--encoder`` its time and memory are compared with those of a bare torch loop
 over the same modules and batches, from the same weights: vectors, where a batch takes
 few milliseconds, a small convolutional encoder, and EfficientAT's mn04 fine-tuned. The
-loop does no more than training takes. Both come to the same loss in the first epoch but
-for rounding, which grows as training goes on.
+loop does no more than training takes. Both come to the same losses, but for rounding.
 
 ``--encoder htsat`` and its like fine-tune an encoder from clips of noise in memory, of
 which threads make log-mel while it trains. The share of the time that the device waits

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Networks are small in tests: several threads take longer than one, the more so beside
+# other work. Said before torch is loaded, and for processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
