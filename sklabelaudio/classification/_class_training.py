@@ -1,10 +1,12 @@
 """How classifiers of one label for each clip train an encoder: callbacks, folder."""
 
 import numpy as np
+from sklearn.utils import check_consistent_length
 
 from ._augmented_sets import augment_set
 from ._encoder_training import EncoderTraining
 from ._net_callbacks import list_kept, make_decay, make_gradient_scaler, make_saver
+from ._targets import read_targets
 from ._training import DivergedError, make_watch, summarise
 from ._training_state import (
     TrainingFolder,
@@ -106,6 +108,25 @@ class ClassTraining(EncoderTraining):
         finally:
             if folder is not None:
                 folder.release()
+
+    def _read_targets(self, y, classes, source, kept, go_on):
+        """Return the label of each clip, of two classes at least."""
+        if y is not None:
+            check_consistent_length(source, y)
+        labels = self._get_known_classes() if go_on else classes
+        targets = read_targets(y, labels, kept=kept)
+        if not targets.exclusive:
+            raise ValueError(
+                "y holds lists of labels or an indicator matrix, and "
+                f"{type(self).__name__} learns one label for each clip: give it so, or "
+                "take SPATagger"
+            )
+        if len(targets.labels) < 2:
+            raise ValueError(
+                f"y holds {len(targets.labels)} class: there must be at least 2 "
+                "classes to learn to tell apart"
+            )
+        return targets
 
     def _draws(self):
         """Tell whether what is trained draws from torch's global generators."""

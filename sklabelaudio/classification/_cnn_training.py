@@ -1,7 +1,7 @@
 """How SpectrogramCNNClassifier trains."""
 
 import numpy as np
-from sklearn.utils import check_consistent_length, compute_class_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import validate_data
 
 from ._architectures import (
@@ -14,7 +14,6 @@ from ._architectures import (
 from ._class_training import sort_classes
 from ._cnn_model import CNNModel
 from ._encoder_training import check_weights, holds_clips
-from ._targets import read_targets
 from ._training import draw_seed, make_net, own_generators
 from ._training_set import ArraySet, check_log_mel
 
@@ -240,23 +239,6 @@ class CNNTraining(CNNModel):
                 f"n_tta={self.n_tta}: X holds vectors, which can't be rolled over "
                 "time; set n_tta=1"
             )
-
-    def _read_targets(self, y, classes, source, kept, go_on):
-        if y is not None:
-            check_consistent_length(source, y)
-        targets = read_targets(y, self.classes_ if go_on else classes, kept=kept)
-        if not targets.exclusive:
-            raise ValueError(
-                "y holds lists of labels or an indicator matrix, and "
-                f"{type(self).__name__} learns one label for each clip: give it so, or "
-                "take SPATagger"
-            )
-        if len(targets.labels) < 2:
-            raise ValueError(
-                f"y holds {len(targets.labels)} class: there must be at least 2 "
-                "classes to learn to tell apart"
-            )
-        return targets
 
     def _weigh_classes(self, targets, kept, sample_weight, in_part):
         """Return the weights of clips, with those of their classes."""

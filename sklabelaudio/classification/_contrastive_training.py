@@ -2,12 +2,9 @@
 
 import os
 
-from sklearn.utils import check_consistent_length
-
 from ._class_training import sort_classes
 from ._contrastive_model import ContrastiveModel
 from ._encoder_training import check_weights
-from ._targets import read_targets
 from ._text_sides import TrainedSide, make_text_side
 from ._training import Augmentation, draw_seed, make_net, own_generators
 from ._training_state import digest
@@ -145,26 +142,8 @@ class ContrastiveTraining(ContrastiveModel):
                 "without texts"
             )
 
-    def _read_targets(self, y, classes, source, kept, go_on):
-        if y is not None:
-            check_consistent_length(source, y)
-        labels = self.seen_classes_ if go_on else classes
-        targets = read_targets(y, labels, kept=kept)
-        if not targets.exclusive:
-            raise ValueError(
-                "y holds lists of labels or an indicator matrix, and "
-                f"{type(self).__name__} learns one label for each clip: give it so, or "
-                "take SPATagger"
-            )
-        return targets
-
     def _check_together(self, targets, source, kept):
         self._check_words("y", targets.labels.tolist())
-        if len(targets.labels) < 2:
-            raise ValueError(
-                f"y holds {len(targets.labels)} class: there must be at least 2 "
-                "classes to learn to tell apart"
-            )
         if len(kept) == 1 and self.text_encoder is not None:
             raise ValueError(
                 "X holds 1 clip that counts: a clip is told from the others of its "
